@@ -1,0 +1,1 @@
+"""Films, tables, splits and batches."""
