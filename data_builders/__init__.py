@@ -1,0 +1,6 @@
+"""Builders of datasets: released files, or phantoms, in; ArrayRecord datasets out."""
+
+from data_builders.install import available, build
+from data_builders.options import Options
+
+__all__ = ["Options", "available", "build"]
