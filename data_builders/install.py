@@ -46,20 +46,39 @@ def build(
     Raises:
         DataError: unknown name, unusable data or folder; nothing is installed then.
     """
+    folder = finished(name, data_dir=data_dir)
+    if folder is not None:
+        return folder
     builder_class, config = find(name)
     root = pathlib.Path(data_dir).expanduser()
     staging = root / ".building" / f"{builder_class.name}-{config}"
     with _usable(root), _locked(root / ".building" / f"{staging.name}.lock"):
+        folder = finished(name, data_dir=root)  # Another process may have built it.
+        if folder is not None:
+            return folder
         shutil.rmtree(staging, ignore_errors=True)  # What a killed build left.
-        builder = builder_class(
-            data_dir=staging, config=config, options=Options(**options)
-        )
-        target = root / pathlib.Path(builder.data_path).relative_to(staging)
-        if not (target / manifests.NAME).exists():
+        try:
+            builder = builder_class(
+                data_dir=staging, config=config, options=Options(**options)
+            )
             _pack(builder)
-            _install(pathlib.Path(builder.data_path), target)
-        shutil.rmtree(staging, ignore_errors=True)
-    return target
+            packed = pathlib.Path(builder.data_path)
+            return _install(packed, root / packed.relative_to(staging))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def finished(name: str, *, data_dir: str | os.PathLike) -> pathlib.Path | None:
+    """The folder of a finished dataset of the builder's version, or None.
+
+    Raises:
+        DataError: the name is unknown.
+    """
+    builder_class, config = find(name)
+    version = str(builder_class.VERSION)
+    root = pathlib.Path(data_dir).expanduser()
+    folder = root / builder_class.name / config / version
+    return folder if (folder / manifests.NAME).exists() else None
 
 
 def find(name: str) -> tuple[type, str]:
@@ -95,7 +114,7 @@ def _pack(builder: Any) -> None:
         builder.download_and_prepare(download_config=config, file_format="array_record")
 
 
-def _install(source: pathlib.Path, target: pathlib.Path) -> None:
+def _install(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
     for path in (*source.iterdir(), source):
         _sync(path)
     if target.exists():
@@ -106,6 +125,7 @@ def _install(source: pathlib.Path, target: pathlib.Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(source, target)
     _sync(target.parent)
+    return target
 
 
 def _sync(path: pathlib.Path) -> None:
