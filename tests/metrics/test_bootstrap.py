@@ -59,8 +59,8 @@ def test_equals_scikit_learn_on_the_same_resamples(levels):
 
 
 def test_one_label_only_makes_a_resample_undefined():
-    scores, labels, units = table(films=40, patients=12)
-    labels[:, 1], labels[:, 2] = 0, np.nan
+    scores, labels, units = table(films=40, patients=12, classes=4)
+    labels[:, 1], labels[:, 2], labels[:, 3] = 0, np.nan, 1
     labels[1:, 0] = 0
     labels[0, 0] = 1  # one positive film: absent from about e⁻¹ of the resamples
     got = bootstrap.bootstrap(KEY, scores, labels, units, resamples=200)

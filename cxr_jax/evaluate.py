@@ -1,0 +1,239 @@
+"""From a model and a split to ``result.json``: predict every film once, apply metrics."""
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from cxr_jax import sharding
+from cxr_jax.data.records import Records
+from cxr_jax.evaluators import Classification, Evaluator
+from cxr_jax.metrics import ranking
+from cxr_jax.predictions import (
+    MINED_LABELS,
+    PHANTOM_LABELS,
+    RESEARCH_USE,
+    Predictions,
+    format_predictions,
+    write_atomically,
+)
+from cxr_jax.types import Batch, Prediction
+
+SCHEMA = 1
+
+
+def predict_split(
+    predict: Callable[[Batch], Prediction],
+    batches: Iterable[Batch],
+    *,
+    records: Records,
+    expected: np.ndarray,
+    classes: Sequence[str],
+    finalize: Callable[[Prediction], Prediction] | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Predicts every film of a split exactly once.
+
+    Every process calls this and gets the whole table; one batch is always under way
+    while the last one is read.
+
+    Args:
+        predict: jitted; of its result only ``probs`` and ``logits`` are read here.
+        batches: padded device batches, the same number on every process.
+        records: the dataset's table; row k describes record number k.
+        expected: record numbers of the split.
+        classes: names of the columns of ``probs``.
+        finalize: the task's host side, if it has one to run.
+        on_batch: called with 1, 2, … after each batch was dispatched; may raise, as a
+            signal does.
+
+    Returns:
+        The table, sorted by record number.
+
+    Raises:
+        RuntimeError: a film of the split is missing, or came twice.
+    """
+    rows: list[dict[str, np.ndarray]] = []
+    waiting: dict[str, Any] | None = None
+    for number, batch in enumerate(batches, start=1):
+        following = _outputs(predict(batch), batch)
+        if waiting is not None:
+            rows.append(_on_host(waiting, finalize))
+        waiting = following
+        if on_batch is not None:
+            on_batch(number)
+    if waiting is not None:
+        rows.append(_on_host(waiting, finalize))
+    table = {k: np.concatenate([r[k] for r in rows]) for k in rows[0]} if rows else {}
+    order = np.argsort(table["index"], kind="stable") if rows else []
+    table = {k: v[order] for k, v in table.items()}
+    index = table.pop("index", np.empty(0, int))
+    _check_once(index, np.asarray(expected))
+    return Predictions(
+        classes=tuple(classes),
+        ids=records.id[index],
+        patients=records.patient[index],
+        studies=records.study[index],
+        index=index,
+        **table,
+    )
+
+
+def evaluate_table(
+    predictions: Predictions,
+    *,
+    dataset: str,
+    split: str,
+    split_sha256: str,
+    checkpoint_step: int | None,
+    weights_sha256: str | None,
+    mean_classes: Sequence[str] = (),
+    resamples: int = 0,
+    seed: int = 0,
+    evaluators: Sequence[Evaluator] | None = None,
+    reference: str | None = None,
+) -> dict[str, Any]:
+    """The content of ``result.json``.
+
+    Args:
+        predictions: with labels; truth where it is known.
+        dataset: name and version.
+        split: name of the part, such as ``test``.
+        split_sha256: digest of its sorted ids, from the split passport.
+        checkpoint_step: of the weights, None for predictions of another program.
+        weights_sha256: their digest, or None.
+        mean_classes: the list that means run over; all classes where empty.
+        resamples: of the patient bootstrap; 0 for no intervals.
+        seed: of the bootstrap.
+        evaluators: others than ``Classification``.
+        reference: what the labels are, in words that stand beside every figure; mined
+            labels, or a phantom's where the truth is known, unless given.
+
+    Returns:
+        A mapping that JSON can hold.
+
+    Raises:
+        DataError: scores that are not finite, labels other than 0, 1 and NaN.
+        ConfigError: ``mean_classes`` names a class that is not there.
+    """
+    for labels in (predictions.labels, predictions.truth):
+        if labels is not None:
+            ranking.check_table(predictions.probs, labels, ids=predictions.ids)
+    chosen = evaluators or (
+        Classification(
+            mean_classes=tuple(mean_classes), resamples=resamples, seed=seed
+        ),
+    )
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "dataset": dataset,
+        "split": split,
+        "split_sha256": split_sha256,
+        "checkpoint_step": checkpoint_step,
+        "weights_sha256": weights_sha256,
+        "n": len(predictions),
+        "metrics": {},
+        "operating_points": {},
+        "calibration": {},
+        "notes": [RESEARCH_USE, reference or _reference(predictions)],
+        "environment": environment(),
+    }
+    for evaluator in chosen:
+        for block, content in evaluator(predictions).items():
+            result[block] |= content
+    return result
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices of this process."""
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+    }
+
+
+def roc_curves(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
+    """ROC points per class against the labels; classes without both are left out."""
+    curves = {}
+    units = np.arange(len(predictions))
+    counts = ranking.count_labels(predictions.labels, units)
+    for c, name in enumerate(predictions.classes):
+        if counts[c].undefined is None:
+            curve = ranking.roc_curve(predictions.probs[:, c], predictions.labels[:, c])
+            curves[name] = {
+                "fpr": curve.fpr.round(5).tolist(),
+                "tpr": curve.tpr.round(5).tolist(),
+            }
+    return curves
+
+
+def write_evaluation(
+    directory: epath.PathLike, predictions: Predictions, result: dict[str, Any]
+) -> None:
+    """Writes ``evaluation/SPLIT``; for process 0 alone.
+
+    ``result.json`` comes last, so that it stands for the whole folder.
+
+    Args:
+        directory: ``WORKDIR/evaluation/SPLIT``, made if needed.
+        predictions: → ``predictions.csv``, ``predictions.txt`` (what they are) and
+            ``curves.json`` (ROC points).
+        result: from ``evaluate_table``.
+    """
+    directory = epath.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    curves = json.dumps({"roc": roc_curves(predictions)}, allow_nan=False)
+    notes = [*result["notes"], "Probabilities as the model gives them, uncalibrated."]
+    write_atomically(directory / "predictions.csv", format_predictions(predictions))
+    write_atomically(directory / "predictions.txt", "\n".join(notes) + "\n")
+    write_atomically(directory / "curves.json", curves + "\n")
+    text = json.dumps(result, indent=1, allow_nan=False)
+    write_atomically(directory / "result.json", text + "\n")
+
+
+def _reference(predictions: Predictions) -> str:
+    """What the labels are; the truth is known of phantoms only."""
+    return MINED_LABELS if predictions.truth is None else PHANTOM_LABELS
+
+
+def _outputs(prediction: Prediction, batch: Batch) -> dict[str, Any]:
+    """What is fetched of a batch: never pixels, never maps."""
+    names = ("index", "mask", "labels", "truth")
+    fetched = {name: getattr(batch, name) for name in names}
+    fetched |= {"probs": prediction.probs, "logits": prediction.logits}
+    return {name: leaf for name, leaf in fetched.items() if leaf is not None}
+
+
+def _on_host(
+    outputs: dict[str, Any], finalize: Callable[[Prediction], Prediction] | None
+) -> dict[str, np.ndarray]:
+    """Rows of all processes without the padding."""
+    rows = sharding.gather(outputs)
+    if finalize is not None:
+        done = finalize(Prediction(logits=rows["logits"], probs=rows["probs"]))
+        rows |= {"probs": np.asarray(done.probs), "logits": np.asarray(done.logits)}
+    mask = rows.pop("mask").astype(bool)
+    return {name: leaf[mask] for name, leaf in rows.items()}
+
+
+def _check_once(index: np.ndarray, expected: np.ndarray) -> None:
+    found, times = np.unique(index, return_counts=True)
+    twice, missing = found[times > 1], np.setdiff1d(expected, found)
+    foreign = np.setdiff1d(found, expected)
+    if len(twice) or len(missing) or len(foreign) or len(index) != len(expected):
+        raise RuntimeError(
+            f"evaluation saw {len(index)} films of {len(expected)}: records missing"
+            f" {missing[:5].tolist()}, repeated {twice[:5].tolist()}, not of this split"
+            f" {foreign[:5].tolist()}"
+        )
