@@ -1,0 +1,76 @@
+"""From features to logits, and the classifier that joins a backbone and a head."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from cxr_jax.models import pooling
+from cxr_jax.models.layers import dropout, linear_init
+
+
+class PoolThenClassify(nnx.Module):
+    """Average over space, dropout, one linear layer: ``logits = W·gap(f) + b``.
+
+    Args:
+        features: F.
+        classes: number of classes C.
+        dropout: rate in [0, 1), applied where a key is given.
+        dtype: type of the arithmetic; logits stay float32 whatever the backbone's type.
+        param_dtype: type of parameters.
+        rngs: source of the initial weights.
+
+    Reference: Rajpurkar et al., CheXNet, 2017, section 2.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        *,
+        dropout: float = 0.0,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.dropout = dropout
+        self.linear = nnx.Linear(
+            features,
+            classes,
+            dtype=jnp.dtype(dtype),
+            param_dtype=jnp.dtype(param_dtype),
+            kernel_init=linear_init,
+            rngs=rngs,
+        )
+
+    @property
+    def kernel(self) -> jax.Array:
+        """``[F, C]``: the weight of each feature in each class, as CAM needs it."""
+        return self.linear.kernel[...]
+
+    def __call__(
+        self, features: jax.Array, *, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits ``[B, C]`` of features ``[B, h, w, F]``; no key, no dropout."""
+        return self.linear(dropout(pooling.gap(features), self.dropout, key))
+
+
+class Classifier(nnx.Module):
+    """A backbone and a head: film → features → logits.
+
+    Args:
+        backbone: has ``features(x) → [B, h, w, F]``.
+        head: ``head(features, key=…) → [B, C]``.
+    """
+
+    def __init__(self, backbone: nnx.Module, head: nnx.Module):
+        self.backbone = backbone
+        self.head = head
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """Features ``[B, h, w, F]`` of normalised films ``[B, H, W, K]``."""
+        return self.backbone.features(x)
+
+    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Logits ``[B, C]`` of normalised films ``[B, H, W, K]``."""
+        return self.head(self.features(x), key=key)

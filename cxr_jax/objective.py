@@ -1,0 +1,195 @@
+"""Terms of a loss and their sum: the one place for masks, reductions and weights.
+
+A term keeps its numerator and denominator apart. Both add up over micro-batches, devices
+and processes, so that whoever knows the whole global batch divides once, by the right
+number.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cxr_jax import config
+from cxr_jax.errors import ConfigError
+from cxr_jax.types import Loss
+
+Elementwise = Callable[..., jax.Array]
+Weight = float | Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Term:
+    """One weighted loss.
+
+    Elements count where the film is real (``mask``) and the label is known (not NaN).
+    Axes are reduced from the last to the first: ``sum`` adds what is known, ``mean``
+    divides by how much is known in that row. A row in which nothing is known is itself
+    unknown to the axis before. With the usual ``{"batch": "mean", "classes": "sum"}``::
+
+        numerator   = Σ_b Σ_c known_bc · fn(z_bc, y_bc)
+        denominator = number of real films with at least one known label
+
+    ``batch="sum"`` has no denominator: it is 0, which ``total`` reads as 1 (a count of 1
+    would not add up over micro-batches).
+
+    Attributes:
+        name: of its entry in the log.
+        fn: elementwise, ``fn(predicted, target)``.
+        reduce: axis → ``sum`` or ``mean``.
+        axes: the axes of the elements, in order.
+        weight: a number, or a function of the step.
+
+    Raises:
+        ConfigError: an axis without a reduction, or an unknown one.
+    """
+
+    name: str
+    fn: Elementwise
+    reduce: Mapping[str, str]
+    axes: tuple[str, ...] = ("batch", "classes")
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        if set(self.reduce) != set(self.axes):
+            raise ConfigError(
+                f"term {self.name!r}: reduce names {sorted(self.reduce)}; "
+                f"it must name each of {sorted(self.axes)}"
+            )
+        for axis, how in self.reduce.items():
+            if how not in ("sum", "mean"):
+                raise ConfigError(
+                    f"term {self.name!r}: reduce.{axis}={how!r}: sum or mean"
+                )
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> "Term":
+        """A term from plain data.
+
+        Args:
+            spec: ``name``; ``fn``: a mapping whose ``name`` is a dotted path and whose
+                other keys are its arguments; ``reduce``; ``weight``: a number, or a
+                mapping that builds a schedule; ``axes`` where they differ.
+
+        Raises:
+            ConfigError: a missing or unknown key.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        given = dict(config.plain(spec))
+        if not {"name", "fn", "reduce"} <= given.keys() <= fields:
+            raise ConfigError(
+                f"a term has keys {sorted(fields)}, of which name, fn and reduce are "
+                f"needed; given: {sorted(given)}"
+            )
+        fn = dict(given["fn"])
+        given["fn"] = functools.partial(config.resolve(fn.pop("name")), **fn)
+        if isinstance(given.get("weight"), Mapping):
+            given["weight"] = config.build(given["weight"])
+        return cls(**given)
+
+    def __call__(
+        self,
+        predicted: jax.Array,
+        target: jax.Array,
+        *,
+        mask: jax.Array,
+        step: jax.typing.ArrayLike = 0,
+    ) -> Loss:
+        """Numerator, denominator and weight of this term.
+
+        Args:
+            predicted: logits, one axis per name in ``axes``.
+            target: same shape; NaN where unknown.
+            mask: bool, the shape of the first axis or axes; False for padding.
+            step: of the training, for the weight.
+        """
+        mask = jnp.expand_dims(mask, tuple(range(mask.ndim, target.ndim)))
+        known = mask & ~jnp.isnan(target)
+        # Replaced before the loss, not after it: 0 · NaN is NaN in a gradient.
+        values = self.fn(
+            jnp.where(known, predicted, 0.0), jnp.where(known, target, 0.0)
+        )
+        for axis in self.axes[:0:-1]:
+            count = jnp.sum(known, axis=-1)
+            values = jnp.sum(jnp.where(known, values, 0.0), axis=-1)
+            if self.reduce[axis] == "mean":
+                values = values / jnp.maximum(count, 1).astype(values.dtype)
+            known = count > 0
+        averaged = self.reduce[self.axes[0]] == "mean"
+        count = jnp.sum(known) if averaged else jnp.zeros((), int)
+        weight = self.weight(step) if callable(self.weight) else self.weight
+        return Loss(
+            numerators={self.name: jnp.sum(jnp.where(known, values, 0.0))},
+            denominators={self.name: count.astype(values.dtype)},
+            weights={self.name: jnp.asarray(weight, values.dtype)},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Several terms of the same prediction.
+
+    Attributes:
+        terms: their names must differ.
+
+    Raises:
+        ConfigError: no term, or two of one name.
+    """
+
+    terms: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        names = [term.name for term in self.terms]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"terms need names of their own; given: {names}")
+
+    @classmethod
+    def of(cls, specs: Sequence[Mapping[str, Any]]) -> "Objective":
+        """An objective from plain data, one mapping per term."""
+        return cls(tuple(Term.of(spec) for spec in specs))
+
+    def __call__(
+        self,
+        predicted: jax.Array,
+        target: jax.Array,
+        *,
+        mask: jax.Array,
+        step: jax.typing.ArrayLike = 0,
+    ) -> Loss:
+        """All terms; arguments as in ``Term``."""
+        return merge(
+            *(term(predicted, target, mask=mask, step=step) for term in self.terms)
+        )
+
+
+def merge(*losses: Loss) -> Loss:
+    """The loss that has the terms of all of these."""
+    return Loss(
+        numerators={k: v for loss in losses for k, v in loss.numerators.items()},
+        denominators={k: v for loss in losses for k, v in loss.denominators.items()},
+        weights={k: v for loss in losses for k, v in loss.weights.items()},
+    )
+
+
+def total(loss: Loss) -> jax.Array:
+    """``Σ_t weight_t · numerator_t / max(denominator_t, 1)``, a scalar.
+
+    A term of which nothing is known, in the whole global batch, contributes 0.
+    """
+    parts = [loss.weights[name] * value for name, value in _means(loss).items()]
+    return functools.reduce(jnp.add, parts)
+
+
+def log_entries(loss: Loss) -> dict[str, jax.Array]:
+    """``loss/NAME`` → the value of each term, before its weight."""
+    return {f"loss/{name}": value for name, value in _means(loss).items()}
+
+
+def _means(loss: Loss) -> dict[str, jax.Array]:
+    return {
+        name: numerator / jnp.maximum(loss.denominators[name], 1.0)
+        for name, numerator in loss.numerators.items()
+    }

@@ -1,0 +1,117 @@
+"""Multi-label classification of films: CheXNet and its relatives."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cxr_jax import config, explain
+from cxr_jax.data import augment
+from cxr_jax.models.heads import Classifier
+from cxr_jax.objective import Objective
+from cxr_jax.types import Batch, Loss, Prediction
+
+
+class Classify:
+    """A backbone, a head that pools and classifies, and a sum of elementwise terms.
+
+    Args:
+        model: the backbone: ``name`` is a dotted path, other keys are its arguments
+            (``in_channels`` and ``rngs`` are given by the task).
+        head: the head, likewise (``features``, ``classes`` and ``rngs`` are given).
+        terms: one mapping per term, see ``objective.Term.of``.
+        classes: names of the classes.
+        mean: one number per channel, of films in [0, 1].
+        std: likewise.
+        channels: what the backbone takes, 1 or 3; gray films are repeated.
+        maps: whether predictions carry class activation maps. Under ``jax.jit`` maps
+            that the caller does not return cost nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Mapping[str, Any],
+        head: Mapping[str, Any],
+        terms: Sequence[Mapping[str, Any]],
+        classes: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        channels: int,
+        maps: bool = True,
+    ):
+        self.classes = tuple(classes)
+        self.objective = Objective.of(terms)
+        self.model, self.head = dict(model), dict(head)
+        self.mean, self.std, self.channels = tuple(mean), tuple(std), channels
+        self.maps = maps
+
+    def create(self, key: jax.Array) -> Classifier:
+        """A model with fresh weights; call it under ``jax.jit``."""
+        rngs = nnx.Rngs(params=key)
+        backbone = config.build(self.model, in_channels=self.channels, rngs=rngs)
+        head = config.build(
+            self.head,
+            features=backbone.num_features(),
+            classes=len(self.classes),
+            rngs=rngs,
+        )
+        return Classifier(backbone, head)
+
+    def preprocess(self, image: jax.Array) -> jax.Array:
+        """Normalised films, as the backbone takes them."""
+        return augment.normalize(
+            image, mean=self.mean, std=self.std, channels=self.channels
+        )
+
+    def loss(
+        self, model: Classifier, batch: Batch, *, key: jax.Array, step: jax.Array
+    ) -> Loss:
+        """The terms on one batch; batch statistics of ``model`` are updated."""
+        training = nnx.view(model, use_running_average=False, raise_if_not_found=False)
+        logits = training(self.preprocess(batch.image), key=key)
+        return self.objective(logits, batch.labels, mask=batch.mask, step=step)
+
+    def predict(
+        self,
+        model: Classifier,
+        batch: Batch,
+        *,
+        key: jax.Array | None = None,
+        samples: int = 0,
+    ) -> Prediction:
+        """Logits, probabilities, maps; with ``samples`` > 0 Monte-Carlo dropout too.
+
+        The backbone runs once: only what lies behind the dropout is sampled.
+
+        Args:
+            model: any mode; it reads its running statistics here.
+            batch: films; labels are not looked at.
+            key: of the dropout masks, where ``samples`` > 0.
+            samples: dropout masks per film. ``probs`` is then their mean and ``std``
+                their standard deviation; ``logits`` stays the plain pass.
+
+        Returns:
+            float32 throughout.
+
+        Reference: Gal and Ghahramani, Dropout as a Bayesian approximation, ICML 2016.
+        """
+        reading = nnx.view(model, use_running_average=True, raise_if_not_found=False)
+        features = reading.features(self.preprocess(batch.image))
+        logits = reading.head(features)
+        probs, std = jax.nn.sigmoid(logits), None
+        if samples:
+            keys = jax.random.split(key, samples)
+            drawn = jax.nn.sigmoid(
+                jax.vmap(lambda k: reading.head(features, key=k))(keys)
+            )
+            probs, std = jnp.mean(drawn, axis=0), jnp.std(drawn, axis=0)
+        maps = explain.cam(features, reading.head.kernel) if self.maps else None
+        prediction = Prediction(logits=logits, probs=probs, maps=maps, std=std)
+        return jax.tree.map(lambda x: x.astype(jnp.float32), prediction)
+
+    def finalize(self, prediction: Prediction) -> Prediction:
+        """Nothing is left to do on the host."""
+        return prediction
