@@ -36,7 +36,9 @@ def by_hand(logits, labels, mask, reduce):
     rows = []
     for z, y, real in zip(np.float64(logits), np.float64(labels), mask, strict=True):
         known = [
-            np.logaddexp(0, z) - y * z for z, y in zip(z, y, strict=True) if y == y
+            np.logaddexp(0, z) - y * z
+            for z, y in zip(z, y, strict=True)
+            if not np.isnan(y)
         ]
         if real and known:
             by = len(known) if reduce["classes"] == "mean" else 1
