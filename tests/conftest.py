@@ -26,3 +26,94 @@ def real_dir() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder.name} is not beside the project")
     return folder
+
+
+TOY = '''
+"""A one-block network on 16-pixel films of noise: compiles in seconds."""
+from configs import common
+
+
+def get_config():
+    c = common.base()
+    c.name = "toy"
+    c.data.dataset = "toy/16px"
+    c.task.name = "cxr_jax.tasks.classify.Classify"
+    c.task.model = {"name": "cxr_jax.models.densenet.densenet_tiny"}
+    c.task.head = {"name": "cxr_jax.models.heads.PoolThenClassify", "dropout": 0.2}
+    c.task.classes = ("bright", "left", "rare")
+    c.task.channels = 1
+    c.task.mean, c.task.std = (0.5,), (0.25,)
+    c.task.terms = ({
+        "name": "bce",
+        "fn": {"name": "cxr_jax.losses.bce"},
+        "reduce": {"classes": "sum", "batch": "mean"},
+    },)
+    c.augment.flip = 0.5
+    c.augment.rotation = 5.0
+    c.train.batch_size = 8
+    c.train.log_every = 5
+    c.checkpoint.every_steps = 5
+    c.eval.batch_size = 8
+    c.eval.resamples = 20
+    c.phases = (common.phase(epochs=4.0),)
+    return c
+
+
+def two_phases(c):
+    first = common.phase(epochs=2.0, freeze=("backbone/*",))
+    second = common.phase(epochs=2.0, optimizer_at_switch="carry")
+    c.phases = (first, second)
+
+
+def double(c):
+    wide = {"dtype": "float64", "param_dtype": "float64"}
+    c.task.model = {**c.task.model, **wide}
+    c.task.head = {**c.task.head, **wide, "dropout": 0.0}
+
+
+VARIANTS = {"two_phases": two_phases, "double": double}
+'''
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """A prepared dataset of 100 small films, and a config for it.
+
+    Returns:
+        ``(config path, data_dir)``.
+    """
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    from data_builders import packing
+
+    class Builder(packing.Packed, skip_registration=True):
+        name = "toy"
+        VERSION = tfds.core.Version("1.0.0")
+        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="16px"),)
+
+        def layout(self):
+            return packing.Layout(size=16, classes=("bright", "left", "rare"))
+
+        def films(self):
+            rng = np.random.default_rng(0)
+            for k in range(100):
+                bright, left = rng.integers(0, 2, 2)
+                image = rng.integers(0, 100, (16, 16)) + 80 * bright
+                image[:, :8] += 60 * left
+                part = ("train", "train", "train", "val", "test")[k // 2 % 5]
+                yield packing.Film(
+                    id=f"{k:03d}.png",
+                    image=image.astype(np.uint8),
+                    labels=np.array([bright, left, k % 20 == 0]),
+                    patient=f"p{k // 2}",
+                    splits={"patient_disjoint": part},
+                )
+
+    root = tmp_path_factory.mktemp("toy")
+    Builder(data_dir=root / "data", config="16px").download_and_prepare(
+        file_format="array_record"
+    )
+    (root / "configs").mkdir()
+    (root / "configs" / "toy.py").write_text(TOY)
+    return str(root / "configs" / "toy.py"), str(root / "data")

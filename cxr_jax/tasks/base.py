@@ -29,9 +29,18 @@ class Task(Protocol):
         """
 
     def loss(
-        self, model: nnx.Module, batch: Batch, *, key: jax.Array, step: jax.Array
+        self,
+        model: nnx.Module,
+        batch: Batch,
+        *,
+        key: jax.Array | None,
+        step: jax.typing.ArrayLike,
     ) -> Loss:
-        """Named terms of the training loss; sets the training mode per submodule."""
+        """Named terms of the loss.
+
+        With a key it sets the training mode per submodule; without one it costs the
+        batch in evaluation mode, as validation does.
+        """
 
     def predict(
         self,

@@ -67,11 +67,25 @@ class Classify:
         )
 
     def loss(
-        self, model: Classifier, batch: Batch, *, key: jax.Array, step: jax.Array
+        self,
+        model: Classifier,
+        batch: Batch,
+        *,
+        key: jax.Array | None,
+        step: jax.typing.ArrayLike,
     ) -> Loss:
-        """The terms on one batch; batch statistics of ``model`` are updated."""
-        training = nnx.view(model, use_running_average=False, raise_if_not_found=False)
-        logits = training(self.preprocess(batch.image), key=key)
+        """The terms on one batch.
+
+        Args:
+            model: with a key, its batch statistics are updated.
+            batch: films and labels.
+            key: of the dropout masks; None costs the batch as ``predict`` reads it.
+            step: of the training, for scheduled weights.
+        """
+        view = nnx.view(
+            model, use_running_average=key is None, raise_if_not_found=False
+        )
+        logits = view(self.preprocess(batch.image), key=key)
         return self.objective(logits, batch.labels, mask=batch.mask, step=step)
 
     def predict(

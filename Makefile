@@ -1,0 +1,54 @@
+# Two commands for a newcomer: `make run` and `make test`. Everything they need lies in
+# $(VENV), at the versions of requirements.lock.
+
+PYTHON ?= python3
+VENV ?= .venv
+DATA_DIR ?= data
+WORKDIR ?= runs/chexnet-phantom
+NAME ?=
+BIN = $(VENV)/bin
+
+.PHONY: run test test-long measure lint clean help
+
+help:
+	@echo "make run        train, evaluate and report CheXNet on phantom films"
+	@echo "make test       every short test (below 15 minutes on 2 cores)"
+	@echo "make test-long  full-width configs, a training to its figure, faults"
+	@echo "make measure NAME=...  a restartable measurement of benchmarks/"
+	@echo "make lint       formatting and static checks"
+
+$(VENV)/.core: setup.py requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is" \
+	    "`$(PYTHON) --version`; give another one: make PYTHON=python3.12" >&2; exit 2; }
+	@echo "installing into $(VENV) (about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -c requirements.lock -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	@echo "installing the test extra"
+	@$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[test]'
+	@touch $@
+
+run: $(VENV)/.core
+	@$(BIN)/python -m cxr_jax.main --config=configs/chexnet.py:phantom \
+	  --workdir=$(WORKDIR) --data_dir=$(DATA_DIR)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist loadfile
+
+test-long: $(VENV)/.test
+	$(BIN)/python -m pytest -m "long and not gpu"
+
+measure: $(VENV)/.core
+	@test -f benchmarks/$(NAME).py || { echo "make measure NAME=...: one of" \
+	  "`cd benchmarks && ls *.py | sed 's/\.py//' | tr '\n' ' '`" >&2; exit 2; }
+	$(BIN)/python benchmarks/$(NAME).py
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info

@@ -1,0 +1,85 @@
+"""Keys that every recipe has. A recipe fills in its own; nothing here is a paper's."""
+
+from ml_collections import config_dict
+
+# Raised when a key changes its meaning; stands in every config.json.
+SCHEMA = 1
+
+
+def base() -> config_dict.ConfigDict:
+    """A config without a recipe: data and task are for the caller to set."""
+    c = config_dict.ConfigDict()
+    c.schema = SCHEMA
+    c.name = ""
+    c.variants = ()
+    c.seed = 0
+
+    c.data = config_dict.ConfigDict()
+    c.data.dataset = ""  # NAME/CONFIG as the builder calls it
+    c.data.scheme = "patient_disjoint"  # see cxr_jax.data.splits
+    c.data.split_seed = 0  # of the schemes that draw
+    c.data.fractions = (0.7, 0.1, 0.2)  # train, val, test; of the schemes that draw
+    c.data.threads = 2  # reading threads per process
+
+    c.task = config_dict.ConfigDict()
+    c.augment = config_dict.ConfigDict()  # on the device; the defaults do nothing
+    c.augment.name = "cxr_jax.data.augment.Augment"
+    c.augment.flip = 0.0
+    c.augment.rotation = 0.0
+    c.augment.shear = 0.0
+    c.augment.zoom = (1.0, 1.0)
+    c.augment.translate = 0.0
+    c.augment.crop = (1.0, 1.0)
+    c.augment.crop_aspect = (1.0, 1.0)
+    c.augment.brightness = 0.0
+    c.augment.contrast = (1.0, 1.0)
+    c.augment.blur = 0.0
+    c.augment.min_visible = 0.0
+
+    c.train = config_dict.ConfigDict()
+    c.train.batch_size = 16  # global, over all devices and processes
+    c.train.accumulate = 1  # micro-batches per step
+    c.train.log_every = 20
+    c.train.profile_steps = (0, 0)  # first and last step of a profiler trace
+
+    c.phases = (phase(),)
+    c.plateau = config_dict.ConfigDict()
+    c.plateau.factor = 0.1
+    c.plateau.patience = 1
+    c.plateau.rtol = 1e-4
+    c.plateau.min_scale = 1e-6
+
+    c.checkpoint = config_dict.ConfigDict()
+    c.checkpoint.every_steps = 500
+    c.checkpoint.keep = 2
+    c.checkpoint.metric = "loss"  # of the validation split
+    c.checkpoint.mode = "min"
+
+    c.eval = config_dict.ConfigDict()
+    c.eval.batch_size = 32
+    c.eval.splits = ("val", "test")
+    c.eval.evaluators = ({"name": "cxr_jax.evaluators.Classification"},)
+    c.eval.mean_classes = ()  # classes of the headline mean; empty for all
+    c.eval.resamples = 1000
+    c.eval.samples = 12  # films with maps for the report
+
+    c.report = config_dict.ConfigDict()
+    c.report.title = ""
+    c.report.published = ()  # columns: name, source, split, values
+    c.report.ceilings = config_dict.ConfigDict()  # class → best possible AUROC
+    return c
+
+
+def phase(**changes: object) -> dict[str, object]:
+    """One phase of training: what is frozen, the optimizer, the schedule."""
+    default: dict[str, object] = {
+        "epochs": 1.0,
+        "freeze": (),  # name patterns, such as "backbone/*"
+        "optimizer": {"name": "cxr_jax.optim.adam"},
+        "optimizer_at_switch": "reset",  # or carry
+        "schedule": {"name": "cxr_jax.optim.constant"},
+        "learning_rate": 1e-3,
+        "clip_norm": 0.0,  # 0 for none
+        "stop_after": 0,  # validations without improvement; 0 for never
+    }
+    return default | changes

@@ -1,0 +1,130 @@
+"""``python -m cxr_jax.main``: from flags to a mode of a run. It wires, and decides nothing.
+
+    python -m cxr_jax.main --config=configs/chexnet.py[:VARIANT,…] [--workdir=RUN]
+        [--mode=train|evaluate|report|summary] [--data_dir=DATA] [--config.KEY=VALUE …]
+
+Exit codes: 0 done; 1 failed; 2 the user's input is wrong (one line on stderr); 75 stopped
+by a signal after saving (run the same command again to go on).
+"""
+
+import argparse
+import errno
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from cxr_jax import config as configs
+from cxr_jax.errors import CheckpointError, ConfigError, DataError, UserError
+
+DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 75
+MODES = ("train", "evaluate", "report", "summary")
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m cxr_jax.main --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        arguments, overrides = _parse(sys.argv[1:] if argv is None else argv)
+        return _run(arguments, overrides)
+    except CheckpointError as error:
+        return _fail(error, FAILED)
+    except UserError as error:
+        return _fail(error, WRONG_INPUT)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return _fail(f"the disk is full ({error}); free space and run again", FAILED)
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = _Parser(prog="cxr_jax.main", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="FILE.py[:VARIANT,…]")
+    parser.add_argument("--workdir", help="folder of the run; default runs/NAME")
+    parser.add_argument("--mode", choices=MODES, default="train")
+    parser.add_argument("--data_dir", help="prepared datasets; default as TFDS")
+    parser.add_argument("--deterministic", action="store_true", help="on GPUs")
+    own = [a for a in argv if not a.startswith("--config.")]
+    overrides = [a.removeprefix("--config.") for a in argv if a.startswith("--config.")]
+    return parser.parse_args(own), overrides
+
+
+def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    config = configs.load(arguments.config, overrides)
+    words = "-".join((config.name, *config.variants))
+    workdir = arguments.workdir or f"runs/{words}"
+    _prepare_jax(arguments.deterministic)
+
+    from cxr_jax import report, run, sharding  # start JAX only for valid input
+    from cxr_jax.preemption import Stopped, Stopper
+    from cxr_jax.train import NonFinite
+
+    if arguments.mode == "summary":
+        print(run.summary(config))
+        return DONE
+    if arguments.mode == "report":
+        print(report.write_report(workdir))
+        return DONE
+    sharding.initialize_from_env()
+    stopper = Stopper()
+    stopper.install()
+    data_dir = arguments.data_dir or os.environ.get("TFDS_DATA_DIR")
+    data_dir = data_dir or "~/tensorflow_datasets"
+    data_dir = str(pathlib.Path(data_dir).expanduser())
+    _build_phantom(config, data_dir)
+    this = run.open_run(config, path=workdir, data_dir=data_dir, stopper=stopper)
+    try:
+        if arguments.mode == "train":
+            run.train(this)
+        results = run.evaluate(this)
+    except Stopped:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return STOPPED
+    except NonFinite as error:
+        return _fail(f"{error}; {run.describe_step(this, error.step)}", FAILED)
+    if sharding.layout().index == 0:
+        page = report.write_report(workdir)
+        print(run.headline(results))
+        print(f"report: {page}")
+    return DONE
+
+
+def _prepare_jax(deterministic: bool) -> None:
+    """Compiled programs are kept on disk: a run that goes on starts in seconds."""
+    cache = pathlib.Path.home() / ".cache" / "cxr_jax" / "compiled"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    if deterministic:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_exclude_nondeterministic_ops=true"
+
+
+def _build_phantom(config: Any, data_dir: str) -> None:
+    """Phantoms are computed on first use; real data is prepared by its builder."""
+    if not config.data.dataset.startswith("phantom_"):
+        return
+    import data_builders
+
+    try:
+        data_builders.build(config.data.dataset, data_dir=data_dir)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise DataError(f"--data_dir={data_dir}: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

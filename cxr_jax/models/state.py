@@ -1,0 +1,73 @@
+"""A model as flat dictionaries of named arrays, and back.
+
+Everything that trains, saves or compares a model sees ``{"backbone/stem/kernel": array}``:
+checkpoints, digests, freezing and decay masks then speak of parameters by name, and
+nothing outside this file depends on how ``nnx`` nests its state.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+Arrays = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDef:
+    """The static half of a model: its graph, and the names of its arrays.
+
+    Attributes:
+        graphdef: what ``nnx.merge`` needs besides arrays.
+        params: abstract trainable state.
+        rest: abstract other state (batch statistics).
+    """
+
+    graphdef: Any
+    params: Any
+    rest: Any
+
+    @classmethod
+    def of(cls, create: Callable[[jax.Array], nnx.Module]) -> "ModelDef":
+        """The definition of ``create(key)``, found without computing a single weight."""
+        model = nnx.eval_shape(create, jax.eval_shape(lambda: jax.random.key(0)))
+        return cls(*nnx.split(model, nnx.Param, ...))
+
+    def init(
+        self, create: Callable[[jax.Array], nnx.Module], key: jax.Array
+    ) -> tuple[Arrays, Arrays]:
+        """Parameters and other state of ``create(key)``; call it under ``jax.jit``."""
+        return self.split(create(key))
+
+    def split(self, model: nnx.Module) -> tuple[Arrays, Arrays]:
+        """The named parameters and the named other state of a model."""
+        _, params, rest = nnx.split(model, nnx.Param, ...)
+        return flatten(params), flatten(rest)
+
+    def merge(self, params: Arrays, rest: Arrays) -> nnx.Module:
+        """The model that holds these arrays.
+
+        The copy keeps the arrays apart from the tracers of an enclosing ``jax.grad``:
+        batch norm could otherwise not write its statistics.
+        """
+        states = _unflatten(self.params, params), _unflatten(self.rest, rest)
+        return nnx.merge(self.graphdef, *states, copy=True)
+
+
+def flatten(tree: Any) -> Arrays:
+    """``{"a/b/0": leaf}`` for every leaf of a tree."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {name_of(path): leaf for path, leaf in leaves}
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """``a/b/0`` for a key path; the variable wrapper of ``nnx`` leaves no trace."""
+    text = jax.tree_util.keystr(path, simple=True, separator="/")
+    return text.removesuffix("/value")
+
+
+def _unflatten(like: Any, arrays: Arrays) -> Any:
+    paths, treedef = jax.tree_util.tree_flatten_with_path(like)
+    return treedef.unflatten([arrays[name_of(path)] for path, _ in paths])

@@ -1,0 +1,105 @@
+"""Reading a part of a split with given weights: predictions of every film, and the loss."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from cxr_jax import evaluate, objective
+from cxr_jax.data.records import Records
+from cxr_jax.models.state import Arrays, ModelDef
+from cxr_jax.predictions import Predictions
+from cxr_jax.preemption import Stopped, Stopper
+from cxr_jax.tasks.base import Task
+from cxr_jax.types import Batch, Loss, Prediction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of a split, as an evaluation reads it.
+
+    Attributes:
+        batches: makes the padded device batches, from the first film on.
+        records: the dataset's table.
+        index: record numbers of the part, ``[n]``.
+    """
+
+    batches: Callable[[], Iterator[Batch]]
+    records: Records
+    index: np.ndarray
+
+
+class Reader:
+    """A task and its network, compiled once for all weights and parts.
+
+    Args:
+        task: predicts and costs.
+        model_def: of the task's network.
+        stopper: asked after every batch.
+    """
+
+    def __init__(self, task: Task, model_def: ModelDef, stopper: Stopper):
+        self._task, self._model_def, self._stopper = task, model_def, stopper
+        self._compiled: Callable[..., tuple[Prediction, Loss]] | None = None
+
+    def compile(self, params: Arrays, rest: Arrays, part: Part) -> None:
+        """Compiles ahead of the first step, while nothing is unsaved."""
+        batch = next(part.batches())
+        self._compiled = jax.jit(self._read).lower(params, rest, batch).compile()
+
+    def __call__(
+        self, params: Arrays, rest: Arrays, part: Part
+    ) -> tuple[Predictions, float]:
+        """Every film's prediction, and the loss over all films.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        if self._compiled is None:
+            self.compile(params, rest, part)
+        losses: list[Loss] = []
+
+        def predict(batch: Batch) -> Prediction:
+            prediction, loss = self._compiled(params, rest, batch)
+            losses.append(loss)
+            return prediction
+
+        table = evaluate.predict_split(
+            predict,
+            part.batches(),
+            records=part.records,
+            expected=part.index,
+            classes=self._task.classes,
+            finalize=self._task.finalize,
+            on_batch=self._poll,
+        )
+        return table, _total(jax.device_get(losses))
+
+    def _read(
+        self, params: Arrays, rest: Arrays, batch: Batch
+    ) -> tuple[Prediction, Loss]:
+        model = self._model_def.merge(params, rest)
+        # Maps stay on the device that made them: the compiler drops what is not asked.
+        prediction = dataclasses.replace(self._task.predict(model, batch), maps=None)
+        return prediction, self._task.loss(model, batch, key=None, step=0)
+
+    def _poll(self, number: int) -> None:
+        del number
+        if self._stopper.poll():
+            raise Stopped
+
+
+def _total(losses: list[Loss]) -> float:
+    """The loss over all films: sums first, one division at the end."""
+
+    def add(*values: Any) -> float:
+        return float(np.sum(np.asarray(values, np.float64)))
+
+    numerators = jax.tree.map(add, *(loss.numerators for loss in losses))
+    denominators = jax.tree.map(add, *(loss.denominators for loss in losses))
+    loss = Loss(
+        numerators=numerators, denominators=denominators, weights=losses[0].weights
+    )
+    return float(objective.total(loss))

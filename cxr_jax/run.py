@@ -1,0 +1,318 @@
+"""One run, put together from its config: data, task, devices; then trained and evaluated."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import config_dict
+
+from cxr_jax import config as configs
+from cxr_jax import evaluate as evaluation
+from cxr_jax import hooks, optim, reading, sharding, workdir
+from cxr_jax.checkpoint import Checkpoints, sha256
+from cxr_jax.data import pipeline, splits
+from cxr_jax.errors import CheckpointError
+from cxr_jax.evaluators import Evaluator
+from cxr_jax.logbook import Logbook
+from cxr_jax.models.state import ModelDef, flatten
+from cxr_jax.preemption import Stopper
+from cxr_jax.step import Trainer, TrainState
+from cxr_jax.tasks.base import Task
+from cxr_jax.train import Surroundings, fit
+from cxr_jax.types import Batch
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The parts of a run.
+
+    Attributes:
+        config: as resolved.
+        workdir: where it writes.
+        dataset: the opened dataset.
+        fields: what is read of each film.
+        split: record numbers per part, and the passport.
+        trainer: the static half of training: task, devices, phases.
+        stopper: says when to stop.
+    """
+
+    config: config_dict.ConfigDict
+    workdir: epath.Path
+    dataset: pipeline.Dataset
+    fields: pipeline.Fields
+    split: splits.Split
+    trainer: Trainer
+    stopper: Stopper
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """``latest`` or ``best``."""
+        keep = self.config.checkpoint.keep if name == "latest" else 1
+        return Checkpoints(self.workdir / CHECKPOINTS / name, keep=keep)
+
+    def part(self, name: str) -> reading.Part:
+        """``train``, ``val`` or ``test``, to be evaluated."""
+
+        def batches() -> Iterator[Batch]:
+            read = pipeline.eval_batches(
+                self.dataset,
+                self.split.parts[name],
+                batch_size=self.config.eval.batch_size,
+                layout=sharding.layout(),
+                fields=self.fields,
+                threads=self.config.data.threads,
+            )
+            return pipeline.device_batches(read, self.trainer.mesh)
+
+        return reading.Part(
+            batches=batches, records=self.dataset.records, index=self.split.parts[name]
+        )
+
+    def reader(self) -> reading.Reader:
+        """The network, ready to read any part with any weights."""
+        return reading.Reader(self.trainer.task, self.trainer.model_def, self.stopper)
+
+    def evaluators(self, *, resamples: int) -> tuple[Evaluator, ...]:
+        """Those that the config names."""
+        return tuple(
+            configs.build(
+                spec,
+                mean_classes=self.config.eval.mean_classes,
+                resamples=resamples,
+                seed=self.config.seed,
+            )
+            for spec in self.config.eval.evaluators
+        )
+
+
+def open_run(
+    config: config_dict.ConfigDict, *, path: str, data_dir: str, stopper: Stopper
+) -> Run:
+    """Opens data, splits it, and makes or checks the workdir.
+
+    Args:
+        config: as resolved.
+        path: the workdir.
+        data_dir: where prepared datasets lie.
+        stopper: installed.
+
+    Raises:
+        ConfigError: a part, a batch size, or a workdir that does not fit.
+        DataError: data that is not prepared, or a split without films.
+    """
+    task = configs.build(config.task)
+    dataset = pipeline.open_dataset(config.data.dataset, data_dir=data_dir)
+    split = splits.split_records(
+        dataset.records,
+        config.data.scheme,
+        dataset=dataset.manifest.name,
+        version=dataset.manifest.version,
+        seed=config.data.split_seed,
+        fractions=config.data.fractions,
+    )
+    trainer = _trainer(config, task, films=len(split.parts["train"]))
+    return Run(
+        config=config,
+        workdir=workdir.prepare(path, config, split.passport),
+        dataset=dataset,
+        fields=pipeline.Fields(classes=task.classes, truth="truth" in dataset.features),
+        split=split,
+        trainer=trainer,
+        stopper=stopper,
+    )
+
+
+def _trainer(config: config_dict.ConfigDict, task: Task, *, films: int) -> Trainer:
+    mesh = sharding.make_mesh()
+    for key in ("train.batch_size", "eval.batch_size"):
+        sharding.check_batch_size(configs.get(config, key), mesh, key=key)
+    return Trainer(
+        task=task,
+        mesh=mesh,
+        phases=config.phases,
+        plateau=config.plateau,
+        augment=configs.build(config.augment),
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        steps_per_epoch=max(1, films // config.train.batch_size),
+        accumulate=config.train.accumulate,
+        mode=config.checkpoint.mode,
+    )
+
+
+def train(run: Run) -> TrainState:
+    """Trains from the newest sound checkpoint, or from the start.
+
+    Raises:
+        Stopped: a signal came; the state is saved.
+        NonFinite: a loss was not finite.
+        CheckpointError: no checkpoint is sound, or one could not be written.
+    """
+    config, trainer = run.config, run.trainer
+    latest, best = run.checkpoints("latest"), run.checkpoints("best")
+    restored = latest.restore(lambda meta: trainer.abstract(meta["phase"]))
+    state = restored.state if restored else trainer.init()
+    reader = run.reader()
+    reader.compile(state.params, state.rest, run.part("val"))
+    step, first = int(state.step), jax.process_index() == 0
+    logbook = Logbook(run.workdir, step=step, active=first)
+    around = Surroundings(
+        latest=latest,
+        best=best,
+        logbook=logbook,
+        stopper=run.stopper,
+        save_every=config.checkpoint.every_steps,
+        log_every=config.train.log_every,
+        hooks=_observers(run, step) if first else (),
+    )
+    try:
+        return fit(
+            trainer,
+            state,
+            functools.partial(train_batches, run),
+            around,
+            validate=functools.partial(_validate, run, reader),
+            metric=config.checkpoint.metric,
+        )
+    finally:
+        logbook.close()
+
+
+def _observers(run: Run, step: int) -> tuple[hooks.Progress, hooks.Profile]:
+    trainer = run.trainer
+    total = sum(map(trainer.phase_steps, range(len(trainer.phases))))
+    begin, end = run.config.train.profile_steps
+    return (
+        hooks.Progress(total=total, start=step),
+        hooks.Profile(str(run.workdir / "profile"), first=begin, last=end),
+    )
+
+
+def train_batches(run: Run, step: int) -> Iterator[Batch]:
+    """The endless device batches of training, from a step on."""
+    batches = pipeline.train_batches(
+        run.dataset,
+        run.split.parts["train"],
+        batch_size=run.config.train.batch_size,
+        seed=run.config.seed,
+        start_step=step,
+        layout=sharding.layout(),
+        fields=run.fields,
+        threads=run.config.data.threads,
+    )
+    return pipeline.device_batches(batches, run.trainer.mesh)
+
+
+def describe_step(run: Run, step: int) -> str:
+    """The films of one training step, for a message about it."""
+    index = pipeline.train_records(
+        run.split.parts["train"],
+        batch_size=run.config.train.batch_size,
+        seed=run.config.seed,
+        step=step,
+    )
+    ids = run.dataset.records.id[index]
+    return f"films of that step: {', '.join(ids)}; the state before it is saved"
+
+
+def _validate(run: Run, reader: reading.Reader, state: TrainState) -> dict[str, float]:
+    """Loss and mean metrics on the validation part; undefined ones are NaN."""
+    table, loss = reader(state.params, state.rest, run.part("val"))
+    values = {"loss": loss}
+    for evaluator in run.evaluators(resamples=0):
+        for name, metric in evaluator(table)["metrics"].items():
+            mean = metric["mean"]["value"]
+            values[name] = float("nan") if mean is None else mean
+    return values
+
+
+def evaluate(run: Run) -> dict[str, dict[str, Any]]:
+    """Evaluates the best checkpoint on the parts that the config names.
+
+    A result that was taken with the same weights, films and settings stands.
+
+    Returns:
+        Part → the content of its ``result.json``.
+
+    Raises:
+        CheckpointError: there is no best checkpoint, or it is damaged.
+        Stopped: a signal came.
+    """
+    best = run.checkpoints("best")
+    found = best.restore(lambda meta: run.trainer.abstract(meta["phase"]))
+    if found is None:
+        raise CheckpointError(
+            f"{run.workdir} holds no best checkpoint; train first (--mode=train)"
+        )
+    state = found.state
+    digest = sha256({"params": state.params, "rest": state.rest})
+    reader, results = run.reader(), {}
+    for name in run.config.eval.splits:
+        folder = run.workdir / "evaluation" / name
+        passport = run.split.passport["parts"][name]["sha256"]
+        settings = json.loads(configs.to_json(run.config.eval))
+        key = {
+            "checkpoint_step": found.step,
+            "weights_sha256": digest,
+            "split_sha256": passport,
+            "settings": settings,
+        }
+        old = workdir.read_json(folder / "result.json") or {}
+        if all(old.get(k) == v for k, v in key.items()):
+            results[name] = old
+            continue
+        table, _ = reader(state.params, state.rest, run.part(name))
+        results[name] = evaluation.evaluate_table(
+            table,
+            dataset=run.dataset.manifest.name,
+            split=name,
+            split_sha256=passport,
+            checkpoint_step=found.step,
+            weights_sha256=digest,
+            evaluators=run.evaluators(resamples=run.config.eval.resamples),
+        ) | {"settings": settings}
+        if jax.process_index() == 0:
+            evaluation.write_evaluation(folder, table, results[name])
+    return results
+
+
+def headline(results: dict[str, dict[str, Any]]) -> str:
+    """One line per part: the mean AUROC, its interval, its classes."""
+    lines = []
+    for part, result in results.items():
+        metrics = result["metrics"]
+        name = "auroc@truth" if "auroc@truth" in metrics else "auroc"
+        mean = metrics[name]["mean"]
+        if mean["value"] is None:
+            lines.append(f"{part}: mean {name} {mean['reason']}")
+            continue
+        interval = f"[{mean['low']:.4f}, {mean['high']:.4f}]"
+        lines.append(
+            f"{part}: mean {name} {mean['value']:.4f} {interval} over"
+            f" {len(mean['classes'])} classes ({', '.join(mean['classes'])}),"
+            f" {result['n']} films"
+        )
+    return "\n".join(lines)
+
+
+def summary(config: config_dict.ConfigDict) -> str:
+    """Parameters and batch statistics by name and shape, and their counts."""
+    task = configs.build(config.task)
+    model = ModelDef.of(task.create)
+    params, rest = flatten(model.params), flatten(model.rest)
+    frozen = optim.partition(params, config.phases[0]["freeze"])[1]
+    lines = [f"{name:60} {x.shape!s:>20} {x.size:>12,}" for name, x in params.items()]
+    count = {
+        "parameters": params,
+        "trainable in the first phase": params.keys() - frozen.keys(),
+        "batch statistics": rest,
+    }
+    every = params | rest
+    for what, names in count.items():
+        lines.append(f"{what}: {sum(every[n].size for n in names):,}")
+    return "\n".join(lines)

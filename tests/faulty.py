@@ -1,0 +1,74 @@
+"""Runs ``cxr_jax.main`` and does something to it at a chosen moment. Used by the tests.
+
+    python tests/faulty.py MOMENT SIGNAL MAIN-ARGUMENT …
+
+MOMENT is one of: none; compile; step:N (after step N was dispatched); save:N (while the
+N-th save is being written); validate:N (in the N-th validation); evaluate (in the final
+evaluation); build (while the data is built).
+"""
+
+import os
+import signal
+import sys
+import threading
+
+from cxr_jax import main, run
+from cxr_jax.checkpoint import Checkpoints
+from cxr_jax.hooks import Progress
+from cxr_jax.reading import Reader
+
+
+def before(owner, name, number, strike):
+    """Strikes just before the ``number``-th call of a method (from 1)."""
+    original = getattr(owner, name)
+    calls = 0
+
+    def wrapped(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            strike()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def arrange(moment, strike):
+    kind, _, number = moment.partition(":")
+    number = int(number or 1)
+    if kind == "none":
+        return
+    if kind == "step":
+        before(Progress, "on_step", number, strike)
+    elif kind == "validate":
+        before(Reader, "__call__", number, strike)
+    elif kind == "evaluate":
+        before(run, "evaluate", 1, lambda: before(Reader, "__call__", 1, strike))
+    elif kind == "save":
+        # The values are taken, the disk is being written.
+        original = Checkpoints.save
+
+        def save(self, *args, **kwargs):
+            original(self, *args, **kwargs)
+            if self.folder.name == "latest":
+                save.calls += 1
+                if save.calls == number:
+                    strike()
+
+        save.calls = 0
+        Checkpoints.save = save
+    elif kind == "compile":
+        import jax
+
+        def soon():
+            threading.Timer(0.05, strike).start()
+
+        before(jax.stages.Lowered, "compile", number, soon)
+    else:
+        raise SystemExit(f"unknown moment {moment!r}")
+
+
+if __name__ == "__main__":
+    moment, name, *argv = sys.argv[1:]
+    arrange(moment, lambda: os.kill(os.getpid(), getattr(signal, name)))
+    sys.exit(main.main(argv))

@@ -1,0 +1,124 @@
+"""Config strings, overrides and dotted paths: what is right loads, what is wrong is named."""
+
+import json
+import pathlib
+
+import pytest
+
+from cxr_jax import config as configs
+from cxr_jax.errors import ConfigError
+
+FILE = """
+from ml_collections import config_dict
+from configs import common
+
+def get_config():
+    c = common.base()
+    c.name = "toy"
+    c.task.size = 64
+    return c
+
+def small(c):
+    c.task.size = 32
+
+def smaller(c):
+    c.task.size = c.task.size // 2
+
+VARIANTS = {"small": small, "smaller": smaller}
+"""
+
+
+@pytest.fixture
+def toy(tmp_path):
+    path = tmp_path / "toy.py"
+    path.write_text(FILE)
+    return str(path)
+
+
+def test_variants_apply_in_the_order_of_the_file(toy):
+    assert configs.load(toy).task.size == 64
+    assert configs.load(f"{toy}:smaller,small").task.size == 16
+    assert configs.load(f"{toy}:smaller,small").variants == ("small", "smaller")
+
+
+def test_overrides_keep_their_types(toy):
+    given = [
+        "train.batch_size=64",
+        "phases.0.learning_rate=1",
+        "data.fractions=(0.8,0.1,0.1)",
+        "data.scheme=official",
+        "phases.0.optimizer.name=cxr_jax.optim.sgd",
+    ]
+    c = configs.load(toy, given)
+    assert c.train.batch_size == 64
+    assert isinstance(c.phases[0]["learning_rate"], float)
+    assert c.data.fractions == (0.8, 0.1, 0.1)
+    assert c.data.scheme == "official"
+    assert c.phases[0]["optimizer"]["name"] == "cxr_jax.optim.sgd"
+
+
+def test_one_load_does_not_leak_into_the_next(toy):
+    configs.load(toy, ["phases.0.learning_rate=7.0"])
+    assert configs.load(toy).phases[0]["learning_rate"] != 7.0
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "words"),
+    [
+        ("{}:smal", [], "smal.*did you mean small"),
+        ("{}", ["train.batch_sise=1"], "train.batch_sise.*train.batch_size"),
+        ("{}", ["train.batch_size=1.5"], "train.batch_size=1.5: expected int"),
+        ("{}", ["train.batch_size=True"], "expected int, got bool"),
+        ("{}", ["train.batch_size=many"], "expected int, got str"),
+        ("{}", ["train.batch_size"], "KEY=VALUE"),
+        ("{}", ["train=1"], "group of keys"),
+        ("{}", ["phases.3.epochs=1.0"], "entries 0 to 0"),
+        ("{}", ["train.batch_size=0"], "at least 1"),
+        ("{}", ["train.accumulate=3"], "not divisible"),
+        ("{}", ["phases.0.epochs=0.0"], "must be > 0"),
+        ("{}", ["checkpoint.mode=most"], "min or max"),
+        ("nowhere.py", [], "no config file"),
+    ],
+)
+def test_what_is_wrong_is_named(toy, spec, overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        configs.load(spec.format(toy), overrides)
+
+
+def test_json_round_trip_and_differences(toy):
+    old = json.loads(configs.to_json(configs.load(toy)))
+    assert configs.differences(old, old) == []
+    new = json.loads(
+        configs.to_json(
+            configs.load(toy, ["seed=1", "eval.resamples=7", "phases.0.epochs=2.0"])
+        )
+    )
+    # eval.resamples touches no state: a run may go on with another value.
+    assert configs.differences(old, new) == [
+        "phases.0.epochs: 1.0 → 2.0",
+        "seed: 0 → 1",
+    ]
+
+
+def test_resolve_finds_parts_and_suggests_near_misses():
+    assert callable(configs.resolve("cxr_jax.losses.bce"))
+    with pytest.raises(ConfigError, match="did you mean bce"):
+        configs.resolve("cxr_jax.losses.bse")
+    with pytest.raises(ConfigError, match="no module 'cxr_jax.loses'"):
+        configs.resolve("cxr_jax.loses.bce")
+    with pytest.raises(ConfigError, match="not a part of this package"):
+        configs.resolve("os.system", "true")
+    with pytest.raises(ConfigError, match="gamme"):
+        configs.build({"name": "cxr_jax.optim.sgd", "gamme": 1}, schedule=None)
+
+
+def test_every_config_of_the_project_loads_with_every_variant():
+    root = pathlib.Path(__file__).parents[1] / "configs"
+    for path in sorted(root.glob("*.py")):
+        if path.stem in ("__init__", "common"):
+            continue
+        words = list(configs.variants(str(path)))
+        for word in ["", *words]:
+            config = configs.load(f"{path}:{word}")
+            assert config.name == path.stem
+            json.loads(configs.to_json(config))

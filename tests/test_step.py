@@ -1,0 +1,225 @@
+"""Laws of the training step, on films made of noise and a one-block network."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from cxr_jax import sharding
+from cxr_jax.errors import ConfigError
+from cxr_jax.step import Trainer
+from cxr_jax.tasks.classify import Classify
+from cxr_jax.types import Batch
+
+TERM = {
+    "name": "bce",
+    "fn": {"name": "cxr_jax.losses.bce"},
+    "reduce": {"classes": "sum", "batch": "mean"},
+}
+
+
+def task(**model):
+    return Classify(
+        model={"name": "cxr_jax.models.densenet.densenet_tiny"} | model,
+        head={"name": "cxr_jax.models.heads.PoolThenClassify"} | model,
+        terms=(TERM,),
+        classes=("a", "b", "c"),
+        mean=(0.5,),
+        std=(0.25,),
+        channels=1,
+    )
+
+
+def films(step, size=8, pixels=8):
+    rng = np.random.default_rng(step)
+    return Batch(
+        image=rng.integers(0, 256, (size, pixels, pixels, 1), np.uint8),
+        labels=rng.integers(0, 2, (size, 3)).astype(np.float32),
+        mask=np.ones(size, bool),
+        position=np.arange(step * size, (step + 1) * size, dtype=np.uint32),
+        index=np.arange(size, dtype=np.int32),
+    )
+
+
+def trainer(devices=1, phases=None, task_=None, **changes):
+    given = {
+        "task": task_ or task(),
+        "mesh": sharding.make_mesh(jax.devices()[:devices]),
+        "phases": phases or (common.phase(epochs=2.0, learning_rate=0.01),),
+        "plateau": {"factor": 0.1, "patience": 1, "rtol": 1e-4, "min_scale": 1e-6},
+        "augment": lambda batch, seed: batch,
+        "seed": 0,
+        "batch_size": 8,
+        "steps_per_epoch": 3,
+    }
+    return Trainer(**(given | changes))
+
+
+def run(trainer, steps, state=None, phase=0, batches=films):
+    state = trainer.init() if state is None else state
+    step = trainer.step(phase)
+    seen = []
+    for number in range(steps):
+        state, metrics = step(state, sharding.to_global(batches(number), trainer.mesh))
+        seen.append(float(metrics["loss"]))
+    return state, seen
+
+
+def test_a_step_learns_and_counts():
+    state, losses = run(trainer(), 30, batches=lambda _: films(0))
+    assert losses[-1] < losses[0] * 0.8
+    assert int(state.step) == 30
+
+
+def test_the_first_loss_is_the_formula_in_float64():
+    subject = trainer()
+    state = subject.init()
+    model = subject.model_def.merge(state.params, state.rest)
+    batch = films(0)
+    from flax import nnx
+
+    view = nnx.view(model, use_running_average=False, raise_if_not_found=False)
+    z = np.float64(view(subject.task.preprocess(jnp.asarray(batch.image))))
+    y = np.float64(batch.labels)
+    bce = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
+    _, losses = run(subject, 1)
+    np.testing.assert_allclose(losses[0], bce.sum(-1).mean(), rtol=1e-5)
+
+
+def test_batch_statistics_move():
+    subject = trainer()
+    before = {k: np.asarray(v) for k, v in subject.init().rest.items()}
+    after, _ = run(subject, 1)
+    assert before and all(
+        np.any(before[k] != np.asarray(v)) for k, v in after.rest.items()
+    )
+
+
+def test_a_step_compiles_once():
+    subject = trainer()
+    step, state = subject.step(0), subject.init()
+    for number in range(4):
+        state, _ = step(state, sharding.to_global(films(number), subject.mesh))
+    assert step._cache_size() == 1
+
+
+def test_a_bad_batch_leaves_the_state_as_it_was():
+    subject = trainer()
+    good, _ = run(subject, 2)
+
+    def poisoned(number):
+        batch = films(number)
+        if number == 2:
+            batch = dataclasses.replace(
+                batch, image=np.full((8, 8, 8, 1), np.nan, np.float32)
+            )
+        else:
+            batch = dataclasses.replace(batch, image=np.float32(batch.image) / 255)
+        return batch
+
+    good, _ = run(subject, 2, batches=poisoned)
+    bad, _ = run(subject, 4, batches=poisoned)
+    assert int(bad.bad_step) == 2 and int(bad.step) == 2
+    for name in good.params:
+        np.testing.assert_array_equal(good.params[name], bad.params[name])
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch():
+    # Without batch statistics in the way the law is exact: they are per micro-batch.
+    linear = {"name": "tests.none"}
+    del linear
+    whole, parts = trainer(), trainer(accumulate=4)
+    batch = dataclasses.replace(
+        films(0), image=np.repeat(films(0).image[:1], 8, axis=0)
+    )
+    a, la = run(whole, 1, batches=lambda _: batch)
+    b, lb = run(parts, 1, batches=lambda _: batch)
+    # Every film is the same, so every micro-batch has the statistics of the whole.
+    np.testing.assert_allclose(la, lb, rtol=1e-6)
+    for name in ("head/linear/kernel", "head/linear/bias"):
+        np.testing.assert_allclose(a.params[name], b.params[name], rtol=1e-4)
+
+
+def test_missing_labels_are_counted_over_the_whole_batch_not_per_micro_batch():
+    labels = films(0).labels.copy()
+    labels[::4] = np.nan  # one micro-batch of four knows nothing at all
+    image = np.repeat(films(0).image[:1], 8, axis=0)
+    batch = dataclasses.replace(films(0), image=image, labels=labels)
+    _, whole = run(trainer(), 1, batches=lambda _: batch)
+    _, parts = run(trainer(accumulate=4), 1, batches=lambda _: batch)
+    np.testing.assert_allclose(whole, parts, rtol=1e-6)
+
+
+def test_frozen_parameters_do_not_move_and_have_no_moments():
+    phases = (common.phase(freeze=("backbone/*",)),)
+    subject = trainer(phases=phases)
+    before = {k: np.asarray(v) for k, v in subject.init().params.items()}
+    after, _ = run(subject, 2)
+    for name, value in after.params.items():
+        assert np.any(value != before[name]) == name.startswith("head/"), name
+    shapes = {np.shape(x) for x in jax.tree.leaves(after.opt_state)}
+    assert before["backbone/stem/kernel"].shape not in shapes
+
+
+def test_an_unknown_name_to_freeze_is_refused():
+    with pytest.raises(ConfigError, match="nothing_like_it"):
+        trainer(phases=(common.phase(freeze=("nothing_like_it",)),)).init()
+
+
+@pytest.mark.parametrize(("how", "count"), [("reset", 0), ("carry", 2)])
+def test_the_optimizer_at_a_switch_of_phases(how, count):
+    phases = (
+        common.phase(freeze=("backbone/*",)),
+        common.phase(optimizer_at_switch=how),
+    )
+    subject = trainer(phases=phases)
+    first, _ = run(subject, 2)
+    second = subject.next_phase(first)
+    assert jax.tree.structure(second) == jax.tree.structure(subject.abstract(1))
+    group = second.opt_state[1].inner_states["0" if how == "carry" else "1"].inner_state
+    assert int(group[1].count) == count
+    if how == "carry":
+        old = first.opt_state[1].inner_states["0"].inner_state[1].mu["head/linear/bias"]
+        np.testing.assert_array_equal(group[1].mu["head/linear/bias"], old)
+        thawed = second.opt_state[1].inner_states["1"].inner_state
+        assert int(thawed[1].count) == 0
+    run(subject, 1, state=second, phase=1)
+
+
+def test_the_plateau_divides_the_rate_and_the_best_is_kept():
+    subject = trainer()
+    state = subject.init()
+    for value in (1.0, 0.5, 0.7, 0.6):
+        state = subject.validated(
+            dataclasses.replace(state, step=state.step + 1), value
+        )
+    # 0.7 and 0.6 are no better than 0.5: each is waited for once (patience 1).
+    np.testing.assert_allclose(state.plateau.scale, 0.01, rtol=1e-6)
+    assert (float(state.best), int(state.best_step), int(state.stale)) == (0.5, 2, 2)
+    undefined = subject.validated(state, float("nan"))
+    assert float(undefined.best) == 0.5 and int(undefined.stale) == 3
+
+
+def test_the_scale_multiplies_the_update():
+    subject = trainer()
+    one, _ = run(subject, 1)
+    start = subject.init()
+    scaled = dataclasses.replace(
+        start, plateau=start.plateau._replace(scale=jnp.float32(0.5))
+    )
+    half, _ = run(subject, 1, state=scaled)
+    origin = {k: np.asarray(v) for k, v in subject.init().params.items()}
+    for name, value in origin.items():
+        full = np.asarray(one.params[name]) - value
+        np.testing.assert_allclose(half.params[name] - value, full / 2, atol=2e-7)
+
+
+def test_strict_dtype_promotion_holds_in_our_own_code():
+    subject = trainer(task_=task())
+    state, batch = subject.init(), films(0)
+    with jax.numpy_dtype_promotion("strict"):
+        model = subject.model_def.merge(state.params, state.rest)
+        subject.task.loss(model, batch, key=jax.random.key(0), step=0)

@@ -1,0 +1,119 @@
+"""The same run on other devices and processes: same films, same numbers."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cxr_jax.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def environment(**more):
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | more
+    return {k: v for k, v in env.items() if k != "XLA_FLAGS"} | more
+
+
+def steps(toy, tmp_path, devices, count, variant=""):
+    config, data_dir = toy
+    command = [sys.executable, "tests/some_steps.py", str(devices), str(count)]
+    command += [f"{config}:{variant}", data_dir, str(tmp_path / f"{devices}{variant}")]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_one_and_four_devices_see_the_same_films_and_start_alike(toy, tmp_path):
+    one, four = (steps(toy, tmp_path, devices, 2) for devices in (1, 4))
+    assert one["order"] == four["order"]
+    np.testing.assert_allclose(one["losses"][0], four["losses"][0], rtol=1e-5)
+
+
+def test_in_float64_twenty_steps_agree_to_1e_8(toy, tmp_path):
+    one, four = (steps(toy, tmp_path, devices, 20, "double") for devices in (1, 4))
+    np.testing.assert_allclose(one["losses"], four["losses"], rtol=1e-8)
+    for name, value in one["weights"].items():
+        np.testing.assert_allclose(value, four["weights"][name], rtol=1e-8, atol=1e-10)
+
+
+def main_command(toy, workdir):
+    config, data_dir = toy
+    return [
+        *(sys.executable, "-m", "cxr_jax.main", f"--config={config}"),
+        *(f"--workdir={workdir}", f"--data_dir={data_dir}"),
+    ]
+
+
+def passport(workdir):
+    latest = Checkpoints(workdir / "checkpoints" / "latest", keep=2)
+    lines = [
+        json.loads(t) for t in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
+    for line in lines:
+        line.pop("examples_per_second", None)
+    return {
+        "state": latest.meta(latest.steps()[-1])["sha256"],
+        "metrics": lines,
+        "predictions": (workdir / "evaluation/test/predictions.csv").read_text(),
+    }
+
+
+@pytest.fixture(scope="module")
+def two_devices(toy, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("devices")
+    env = environment(XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    done = subprocess.run(
+        main_command(toy, workdir),
+        cwd=ROOT,
+        env=env,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return passport(workdir)
+
+
+def test_two_processes_stopped_by_one_signal_end_as_one_process_does(
+    toy, tmp_path, two_devices
+):
+    """SIGTERM to one of two processes; both save the same step; resumed, all is equal."""
+    workdir, logs = tmp_path / "run", tmp_path / "logs"
+    command = ["bash", "launch/local.sh", "2", *main_command(toy, workdir)]
+    env = environment(CXR_LOG_DIR=str(logs))
+    first = subprocess.Popen(
+        command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while (
+        not (workdir / "metrics.jsonl").exists()
+        or "step" not in (workdir / "metrics.jsonl").read_text()
+    ):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.02)
+    os.kill(int((logs / "process-1.pid").read_text()), signal.SIGTERM)
+    _, errors = first.communicate(timeout=200)
+    assert first.returncode == 75, errors + (logs / "process-1.log").read_text()
+    saved = Checkpoints(workdir / "checkpoints" / "latest", keep=2).steps()
+    assert saved and saved[-1] < 28
+
+    again = subprocess.run(
+        command, cwd=ROOT, env=env, check=False, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert passport(workdir) == two_devices
