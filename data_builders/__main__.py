@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--workers",
         type=_positive,
-        default=len(os.sched_getaffinity(0)),
+        default=_cores(),
         metavar="N",
         help="processes that read films (default: the processor cores)",
     )
@@ -69,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
 def default_data_dir() -> str:
     """TFDS's own default, without importing it."""
     return os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Not on every system.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:

@@ -1,6 +1,7 @@
 """Builds a dataset whole or not at all, once, however many processes ask for it."""
 
 import contextlib
+import errno
 import fcntl
 import importlib
 import io
@@ -59,7 +60,9 @@ def build(
         shutil.rmtree(staging, ignore_errors=True)  # What a killed build left.
         try:
             builder = builder_class(
-                data_dir=staging, config=config, options=Options(**options)
+                data_dir=staging,
+                config=config,
+                options=Options(**options, data_dir=str(root)),
             )
             _pack(builder)
             packed = pathlib.Path(builder.data_path)
@@ -94,7 +97,7 @@ def find(name: str) -> tuple[type, str]:
         )
     module = importlib.import_module(f"data_builders.{dataset}.{dataset}{SUFFIX}")
     names = [c.name for c in module.Builder.BUILDER_CONFIGS]
-    config = config or module.Builder.get_default_builder_config().name
+    config = config or module.Builder.DEFAULT_BUILDER_CONFIG_NAME or names[0]
     if config not in names:
         raise DataError(
             f"{dataset} has no config {config!r}; allowed: {', '.join(names)}"
@@ -142,12 +145,23 @@ def _usable(root: pathlib.Path) -> Iterator[None]:
     try:
         (root / ".building").mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        what = _words(error)
+        if what is None:
+            raise
         raise DataError(
-            f"data_dir {root}: {error.strerror or error}"
-            f"{f' ({error.filename})' if error.filename else ''}; a writable folder"
-            " with enough space is needed: choose one with --data_dir"
+            f"data_dir {root}: {what}; a writable folder with enough space is needed:"
+            " choose one with --data_dir"
         ) from error
+
+
+def _words(error: OSError | RuntimeError) -> str | None:
+    """What the system said, where it was the system."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # ArrayRecord's writer reports the system's words in a RuntimeError.
+    full = (os.strerror(n) for n in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT))
+    return next((words for words in full if words in str(error)), None)
 
 
 @contextlib.contextmanager

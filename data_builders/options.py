@@ -14,7 +14,8 @@ class Options:
         allow_missing: films that the table names may be absent on disk.
         max_bad_fraction: share of unreadable films that is admitted, in [0, 1].
         images: sub-folder of ``manual_dir`` that holds the films; None: found.
-        cache_dir: where reduced films are kept between attempts; None: not kept.
+        data_dir: where the dataset will lie; what outlives a failed build (reduced films,
+            the list of refused ones) is kept there too. Set by ``build``.
     """
 
     manual_dir: str | None = None
@@ -23,4 +24,4 @@ class Options:
     allow_missing: bool = False
     max_bad_fraction: float = 0.0
     images: str | None = None
-    cache_dir: str | None = None
+    data_dir: str | None = None

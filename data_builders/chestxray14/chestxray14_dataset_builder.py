@@ -1,0 +1,209 @@
+"""ChestX-ray14: 112,120 frontal films of 30,805 patients, 14 labels, 984 boxes.
+
+Reference: Wang et al., "ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks",
+CVPR 2017. The labels were mined from reports: they are not disease.
+"""
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import io
+import math
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from cxr_jax.data import manifest as manifests
+from cxr_jax.errors import DataError
+from cxr_jax.labels import NIH14
+from data_builders import packing, reduction
+from data_builders.chestxray14.release import Release, read_release
+from data_builders.progress import track
+
+QUARANTINE = "quarantine.csv"
+ABSENT, UNLISTED = "absent", "unlisted"
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config(tfds.core.BuilderConfig):
+    """One size of the films, in pixels."""
+
+    size: int
+
+
+class Builder(packing.Packed):
+    """The real release, as it lies on disk."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    DEFAULT_BUILDER_CONFIG_NAME = "256px"
+    BUILDER_CONFIGS = tuple(
+        Config(name=f"{size}px", size=size, description=f"films of {size} x {size}")
+        for size in (256, 64, 128, 224, 320, 512, 1024)
+    )
+
+    def layout(self) -> packing.Layout:
+        return packing.Layout(size=self.builder_config.size, classes=NIH14)
+
+    def describe(self) -> Mapping[str, str]:
+        return {
+            "description": __doc__,
+            "homepage": "https://nihcc.app.box.com/v/ChestXray-NIHCC",
+            "citation": CITATION,
+        }
+
+    def films(self) -> Iterator[packing.Film]:
+        options = self.options
+        self.release = read_release(options.manual_dir, images=options.images)
+        self.refused = _absent_or_unlisted(self.release)
+        if not options.allow_missing:
+            self._stop_if({ABSENT}, "; --allow_missing builds without them")
+        sources = {
+            name: self.release.films[name]
+            for name in self.release.entries
+            if name in self.release.films
+        }
+        if not sources:
+            raise DataError(
+                f"manual_dir {options.manual_dir}: none of its"
+                f" {len(self.release.films)} films is in {self.release.table.name};"
+                " films and table must be of one release"
+            )
+        size = self.builder_config.size
+        cache = reduction.open_cache(
+            self._root() / ".films", dataset=self.name, size=size
+        )
+        self.reduced = reduction.reduce_all(sources, cache, workers=options.workers)
+        self._quarantine(len(sources))
+        usable = [n for n, r in self.reduced.items() if n not in self.refused]
+        for name in track(usable, total=len(usable), what="films packed"):
+            yield self._film(name, cache)
+        self._quarantine_path().unlink(missing_ok=True)  # Of an earlier attempt.
+
+    def _quarantine(self, count: int) -> None:
+        """Lists the films that could not be read; stops if they are too many."""
+        for name, result in self.reduced.items():
+            if isinstance(result, reduction.Refused):
+                self.refused[name] = result
+        bad = {r.code for r in self.refused.values()} - {ABSENT, UNLISTED}
+        share = sum(r.code in bad for r in self.refused.values()) / count
+        if share == 1:
+            self._stop_if(bad, "")
+        if share > self.options.max_bad_fraction:
+            # Rounded up, so that the figure shown is one that works.
+            enough = math.ceil(share * 1e4) / 1e4
+            self._stop_if(bad, f"; --max_bad_fraction={enough:g} builds without them")
+        if self.refused:
+            print(
+                f"left out: {_counted(self.refused)}; the dataset's {QUARANTINE} lists"
+                " them",
+                file=sys.stderr,
+            )
+
+    def _stop_if(self, codes: set[str], remedy: str) -> None:
+        found = {n: r for n, r in self.refused.items() if r.code in codes}
+        if not found:
+            return
+        path = self._quarantine_path()
+        manifests.write_atomically(path, quarantine_text(self.refused))
+        name, first = next(iter(found.items()))
+        raise DataError(
+            f"{len(found)} films cannot be used ({_counted(found)}), the first is {name}"
+            f" ({first.reason}); all are listed in {path}: complete the release{remedy}"
+        )
+
+    def _root(self) -> pathlib.Path:
+        # While TFDS packs, `data_dir` is root/NAME/CONFIG/incomplete.
+        return pathlib.Path(self.options.data_dir or self.data_path.parents[2])
+
+    def _quarantine_path(self) -> pathlib.Path:
+        return self._root() / f"{self.name}-{self.builder_config.name}.{QUARANTINE}"
+
+    def _film(self, name: str, cache: reduction.Cache) -> packing.Film:
+        image = cache.load(self.reduced[name].key)
+        if image is None:  # Damaged since: made again.
+            cache.reduce(str(self.release.films[name]))
+            image = cache.load(self.reduced[name].key)
+        if image is None:
+            raise DataError(f"film {name} changed during the build; build again")
+        entry = self.release.entries[name]
+        boxes = self.release.boxes.get(name, [])
+        return packing.Film(
+            id=name,
+            image=image,
+            labels=entry.labels,
+            patient=entry.patient,
+            follow_up=entry.follow_up,
+            age=entry.age,
+            sex=entry.sex,
+            view=entry.view,
+            boxes=np.array([box.xyxy for box in boxes], np.float32).reshape(-1, 4),
+            box_label=np.array([NIH14.index(box.label) for box in boxes], np.int32),
+            splits={
+                scheme: parts.get(name, "")
+                for scheme, parts in self.release.parts.items()
+            },
+        )
+
+    def more_sidecars(self) -> Mapping[str, str]:
+        return {QUARANTINE: quarantine_text(self.refused)} if self.refused else {}
+
+    def notes(self) -> Mapping[str, Any]:
+        release = self.release
+        used = [n for n in self.reduced if n not in self.refused]
+        kept = [self.reduced[n] for n in used]
+        sources = "\n".join(
+            f"{n} {r.key}" for n, r in zip(used, kept, strict=True)
+        ).encode()
+        return {
+            "label_table": release.table.name,
+            "label_table_sha256": manifests.sha256_of(release.table),
+            "box_table": release.box_table.name if release.box_table else None,
+            "split_lists": sorted(release.parts),
+            "films_in_table": len(release.entries),
+            "films_on_disk": len(release.films),
+            "left_out": dict(_codes(self.refused)),
+            "not_square": sum(r.height != r.width for r in kept),
+            "ages_unknown": sum(release.entries[n].age is None for n in used),
+            "boxes": sum(len(release.boxes.get(n, ())) for n in used),
+            "reduction_version": reduction.VERSION,
+            "sources_sha256": hashlib.sha256(sources).hexdigest(),
+        }
+
+
+def _absent_or_unlisted(release: Release) -> dict[str, reduction.Refused]:
+    absent = reduction.Refused(code=ABSENT, reason="no file of that name")
+    unlisted = reduction.Refused(code=UNLISTED, reason="not in the label table")
+    refused = {n: absent for n in release.entries if n not in release.films}
+    refused.update({n: unlisted for n in release.films if n not in release.entries})
+    return refused
+
+
+def quarantine_text(refused: Mapping[str, reduction.Refused]) -> str:
+    """The list of films that are not in the dataset: name, code, reason."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["image", "code", "reason"])
+    writer.writerows([n, r.code, r.reason] for n, r in refused.items())
+    return out.getvalue()
+
+
+def _codes(refused: Mapping[str, reduction.Refused]) -> collections.Counter:
+    return collections.Counter(r.code for r in refused.values())
+
+
+def _counted(refused: Mapping[str, reduction.Refused]) -> str:
+    return ", ".join(f"{count} {code}" for code, count in _codes(refused).most_common())
+
+
+CITATION = """@inproceedings{wang2017chestxray8,
+  title={ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on
+         Weakly-Supervised Classification and Localization of Common Thorax Diseases},
+  author={Wang, Xiaosong and Peng, Yifan and Lu, Le and Lu, Zhiyong and
+          Bagheri, Mohammadhadi and Summers, Ronald M.},
+  booktitle={CVPR}, pages={3462--3471}, year={2017}
+}"""
