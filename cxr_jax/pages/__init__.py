@@ -1,0 +1,1 @@
+"""Parts of the report's page: HTML pieces, figures, tables, the gallery."""

@@ -1,0 +1,108 @@
+"""What lies in a workdir, as far as a page about it is concerned."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from cxr_jax import logbook
+from cxr_jax.errors import DataError
+from cxr_jax.samples import Samples, read_samples
+
+# The part that a page is about: the first of these that was evaluated.
+HEADLINE_PARTS = ("test", "val", "train")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """The files of a run.
+
+    Attributes:
+        config: resolved config.
+        passport: of the split; empty where there is none.
+        lines: of ``metrics.jsonl``.
+        results: part → ``result.json``, the headline's part first.
+        curves: class → ROC points, of the headline's part.
+        samples: films of the headline's part, or None.
+    """
+
+    config: Mapping[str, Any]
+    passport: Mapping[str, Any]
+    lines: Sequence[Mapping[str, Any]]
+    results: Mapping[str, Mapping[str, Any]]
+    curves: Mapping[str, Mapping[str, Sequence[float]]]
+    samples: Samples | None
+
+    @property
+    def main(self) -> Mapping[str, Any]:
+        """The result the page is about."""
+        return next(iter(self.results.values()))
+
+    @property
+    def phantom(self) -> bool:
+        """Whether the films are computed: such figures never stand beside real ones."""
+        return self.main["dataset"].startswith("phantom")
+
+    @property
+    def title(self) -> str:
+        """Heading of the page."""
+        return self._report.get("title") or self.config.get("name") or "Run"
+
+    @property
+    def ceilings(self) -> Mapping[str, float | None]:
+        """Class → best possible AUROC against the truth; empty where unknown."""
+        return self._report.get("ceilings") or {}
+
+    @property
+    def published(self) -> Sequence[Mapping[str, Any]]:
+        """Columns of others: ``name``, ``split``, ``values``, and ``source`` if given."""
+        return self._report.get("published") or ()
+
+    @property
+    def _report(self) -> Mapping[str, Any]:
+        return self.config.get("report") or {}
+
+
+def read_evidence(workdir: epath.PathLike) -> Evidence:
+    """Reads what a page shows.
+
+    Args:
+        workdir: with ``evaluation/SPLIT`` of at least one split; ``config.json``,
+            ``split.json``, ``metrics.jsonl`` and ``samples.npz`` where there are any.
+
+    Raises:
+        DataError: nothing was evaluated yet, or a file is not JSON.
+    """
+    workdir = epath.Path(workdir)
+    folder = workdir / "evaluation"
+    folders = sorted(folder.iterdir()) if folder.exists() else []
+    found = {f.name: _read_json(f / "result.json") for f in folders}
+    found = {name: result for name, result in found.items() if result}
+    if not found:
+        raise DataError(
+            f"{workdir} holds no evaluation/SPLIT/result.json; run --mode=evaluate first"
+        )
+    order = [n for n in HEADLINE_PARTS if n in found]
+    order += [n for n in found if n not in order]
+    return Evidence(
+        config=_read_json(workdir / "config.json"),
+        passport=_read_json(workdir / "split.json"),
+        lines=logbook.read(workdir),
+        results={name: found[name] for name in order},
+        curves=_read_json(folder / order[0] / "curves.json").get("roc", {}),
+        samples=read_samples(folder / order[0]),
+    )
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+    """The content of a JSON file; empty where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not JSON ({error}); remove it and run --mode=evaluate"
+        ) from error

@@ -1,0 +1,227 @@
+"""``report/index.html``: what a run found, on one page that needs no other file.
+
+Only files of the workdir are read, so a report can be made again anywhere.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from cxr_jax.pages import figures, html, tables
+from cxr_jax.pages.evidence import Evidence, read_evidence
+from cxr_jax.pages.gallery import gallery
+from cxr_jax.predictions import RESEARCH_USE, write_atomically
+
+LIMITS = (
+    "The model sees one frontal film: no prior films, no lateral view, no history. An"
+    " activation map shows influence on the score, not the extent of a finding. A low"
+    " score is a score below others, not a normal film. Scores are as the model gives"
+    " them, uncalibrated."
+)
+
+
+def write_report(workdir: epath.PathLike) -> epath.Path:
+    """Writes the page of a run; for process 0 alone.
+
+    Args:
+        workdir: see ``pages.evidence.read_evidence``.
+
+    Returns:
+        ``WORKDIR/report/index.html``.
+
+    Raises:
+        DataError: nothing was evaluated yet, or a file is not JSON.
+    """
+    workdir = epath.Path(workdir)
+    text = render(read_evidence(workdir))
+    target = workdir / "report" / "index.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, text)
+    return target
+
+
+def render(evidence: Evidence) -> str:
+    """The page as text: the result first, then what it rests on."""
+    parts = (
+        _header(evidence),
+        _auroc(evidence),
+        _published(evidence),
+        _precision(evidence),
+        _training(evidence),
+        _curves(evidence),
+        _gallery(evidence),
+        _split(evidence),
+        _run(evidence),
+    )
+    return html.document(f"{evidence.title}: report", "\n".join(parts))
+
+
+def _header(evidence: Evidence) -> str:
+    result, scheme = evidence.main, evidence.passport.get("scheme", "unknown")
+    metrics = result["metrics"]
+    suffix = "@truth" if "auroc@truth" in metrics else ""
+    names = dict.fromkeys((f"auroc{suffix}", "auroc", f"average_precision{suffix}"))
+    cards = "".join(_card(name, metrics[name]) for name in names)
+    weights = (result["weights_sha256"] or "unknown")[:16]
+    return "\n".join(
+        [
+            "<header>",
+            html.heading(evidence.title, level=1),
+            html.paragraph(
+                f"{result['dataset']} · {result['split']} part, {result['n']:,} films ·"
+                f" split {scheme} · checkpoint of step {result['checkpoint_step']},"
+                f" weights {weights}"
+            ),
+            "</header>",
+            html.paragraph(RESEARCH_USE, kind="banner"),
+            f'<div class="cards">{cards}</div>',
+            html.paragraph(_mean_words(metrics[f"auroc{suffix}"]["mean"])),
+            *(html.paragraph(n) for n in result["notes"] if n != RESEARCH_USE),
+            html.paragraph(LIMITS, kind="note"),
+        ]
+    )
+
+
+def _card(name: str, block: Mapping[str, Any]) -> str:
+    metric, _, truth = name.partition("@")
+    words = {"auroc": "Mean AUROC", "average_precision": "Mean AP"}
+    against = "against the true state" if truth else "against the labels"
+    mean = block["mean"]
+    below = [mean["reason"] or f"over {len(mean['classes'])} classes"]
+    if mean["low"] is not None:
+        low, high = tables.number(mean["low"]), tables.number(mean["high"])
+        below = [f"95% interval {low} – {high}", *below]
+    return html.card(f"{words[metric]}, {against}", tables.number(mean["value"]), below)
+
+
+def _mean_words(mean: Mapping[str, Any]) -> str:
+    listed = ", ".join(map(tables.words, mean["classes"]))
+    text = f"Means run over {len(mean['classes'])} classes: {listed}."
+    if mean["left_out"]:
+        left = [f"{tables.words(n)} ({why})" for n, why in mean["left_out"].items()]
+        text += f" Left out: {', '.join(left)}."
+    if mean["resamples"]:
+        text += (
+            f" Intervals: percentile bootstrap, {mean['resamples']:,} resamples,"
+            f" resampling unit: {mean['resampling_unit']}; {mean['discarded']:,} resamples"
+            " discarded for the mean."
+        )
+    return text
+
+
+def _auroc(evidence: Evidence) -> str:
+    metrics = evidence.main["metrics"]
+    labels, truth = metrics["auroc"], metrics.get("auroc@truth")
+    blocks = [b["per_class"] | {tables.MEAN: b["mean"]} for b in (truth, labels) if b]
+    caption = "AUROC per class, with 95% intervals."
+    if evidence.ceilings:
+        caption += (
+            " The ceiling is what an oracle that knows the severity of each finding"
+            " reaches on films of this size, against the true state."
+        )
+    drawing = figures.intervals(
+        list(blocks[0].items()),
+        other=blocks[1] if truth else None,
+        ceilings=evidence.ceilings,
+        names=("against truth" if truth else "against labels", "against labels"),
+    )
+    note = ""
+    if evidence.published and not evidence.phantom:
+        note = (
+            "Published columns were measured on the splits named in their heads. Figures"
+            " of different splits are not subtracted from each other."
+        )
+    return html.section(
+        "AUROC per class",
+        html.figure(drawing, caption, alt="AUROC and interval of each class"),
+        tables.auroc_table(evidence),
+        html.paragraph(note, kind="note") if note else "",
+    )
+
+
+def _published(evidence: Evidence) -> str:
+    if not evidence.published or not evidence.phantom:
+        return ""
+    return html.section(
+        "Published, ChestX-ray14, not comparable",
+        html.paragraph(
+            "Real films, other labels, other splits: these figures say what the papers"
+            " report, not how this run compares with them."
+        ),
+        tables.published_table(evidence),
+    )
+
+
+def _precision(evidence: Evidence) -> str:
+    return html.section("Average precision", tables.precision_table(evidence))
+
+
+def _training(evidence: Evidence) -> str:
+    step = evidence.main["checkpoint_step"]
+    drawing = figures.training_curves(evidence.lines, best_step=step)
+    if drawing is None:
+        return html.section("Training", html.paragraph("No training log was found."))
+    caption = "Loss, and metrics of the validation part, after each epoch."
+    return html.section(
+        "Training", html.figure(drawing, caption, alt="loss and metrics by epoch")
+    )
+
+
+def _curves(evidence: Evidence) -> str:
+    values = evidence.main["metrics"]["auroc"]["per_class"]
+    calibration = evidence.main["calibration"].get("per_class", {})
+    parts = [
+        html.figure(
+            figures.roc_grid(evidence.curves, values),
+            "ROC curves against the labels, with the area under each.",
+            alt="one ROC curve per class",
+        )
+    ]
+    if calibration:
+        parts.append(
+            html.figure(
+                figures.reliability_grid(calibration),
+                "Reliability against the labels, in at most 15 bins of equal mass; axes"
+                " end at the largest bin. ECE: mean gap between both. On the diagonal,"
+                " a probability means what it says.",
+                alt="one reliability curve per class",
+            )
+        )
+    return html.section("ROC and reliability", *parts)
+
+
+def _gallery(evidence: Evidence) -> str:
+    if evidence.samples is None:
+        return ""
+    truth = "auroc@truth" in evidence.main["metrics"]
+    return html.section(
+        "Sample films",
+        html.paragraph(
+            "Chosen by rule: of each class shown, the highest-scored positive, the"
+            " lowest-scored positive and the highest-scored negative"
+            f" ({'by the true state' if truth else 'by the labels'}); classes evenly"
+            " spaced from the best AUROC to the worst. Left the film, right the class"
+            " activation map over it where it speaks for the class; frames are"
+            " reference boxes."
+        ),
+        gallery(evidence.samples, films=evidence.main["n"]),
+    )
+
+
+def _split(evidence: Evidence) -> str:
+    return html.section(
+        "Parts and split passport",
+        tables.parts_table(evidence.results),
+        tables.passport_table(evidence.passport) if evidence.passport else "",
+    )
+
+
+def _run(evidence: Evidence) -> str:
+    config = json.dumps(evidence.config, indent=1, ensure_ascii=False)
+    return html.section(
+        "Config and environment",
+        tables.pairs_table(evidence.main.get("environment", {})),
+        html.details("Resolved config", config),
+    )

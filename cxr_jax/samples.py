@@ -1,0 +1,190 @@
+"""Films for the gallery of a report: successes and failures, with their activation maps.
+
+Failures are always part of it: a gallery of successes says nothing about a model.
+"""
+
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from etils import epath
+
+from cxr_jax.metrics import ranking
+from cxr_jax.predictions import Predictions, write_atomically
+from cxr_jax.types import Batch, Prediction
+
+FILE = "samples.npz"
+HIT, MISS, ALARM = (
+    "highest-scored positive",
+    "lowest-scored positive (miss)",
+    "highest-scored negative (false alarm)",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One film, shown for one class.
+
+    Attributes:
+        row: of the predictions.
+        column: of the class.
+        kind: ``HIT``, ``MISS`` or ``ALARM``.
+    """
+
+    row: int
+    column: int
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """K films with what a page shows beside them.
+
+    Attributes:
+        films: uint8 ``[K, H, W]``.
+        maps: float32 ``[K, h, w]``, the map of the shown class, in logits.
+        classes: str ``[K]``, the shown class.
+        kinds: str ``[K]``.
+        ids: str ``[K]``.
+        probs: float32 ``[K]``, probability of the shown class.
+        ranks: int ``[K]``, 1 for the film of the split with the highest score.
+        boxes: float32 ``[K, N, 4]``, reference boxes of the class, NaN for none.
+    """
+
+    films: np.ndarray
+    maps: np.ndarray
+    classes: np.ndarray
+    kinds: np.ndarray
+    ids: np.ndarray
+    probs: np.ndarray
+    ranks: np.ndarray
+    boxes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.films)
+
+
+def choose_samples(predictions: Predictions, *, count: int) -> list[Choice]:
+    """Picks films by a fixed rule that cannot flatter.
+
+    For every class shown: its highest-scored positive, its lowest-scored positive and
+    its highest-scored negative. Where not all classes fit, those shown are evenly spaced
+    from the best AUROC to the worst. The truth decides where it is known, else the label.
+
+    Args:
+        predictions: of one split.
+        count: about how many films; three a class, at least one class.
+
+    Returns:
+        The choices, class by class, best AUROC first; none if no class has both labels.
+    """
+    reference = predictions.labels if predictions.truth is None else predictions.truth
+    areas = ranking.auroc(predictions.probs, reference)
+    ranked = [c for c in np.argsort(-areas, kind="stable") if np.isfinite(areas[c])]
+    shown = min(max(1, count // 3), len(ranked)) if count else 0
+    places = np.linspace(0, len(ranked) - 1, shown).round().astype(int)
+    choices = []
+    for column in (int(ranked[place]) for place in places):
+        scores = predictions.probs[:, column].astype(np.float64)
+        positive, negative = reference[:, column] == 1, reference[:, column] == 0
+        rows = {
+            HIT: np.argmax(np.where(positive, scores, -np.inf)),
+            MISS: np.argmin(np.where(positive, scores, np.inf)),
+            ALARM: np.argmax(np.where(negative, scores, -np.inf)),
+        }
+        choices += [
+            Choice(row=int(r), column=column, kind=kind) for kind, r in rows.items()
+        ]
+    return choices
+
+
+def collect_samples(
+    predictions: Predictions,
+    choices: Sequence[Choice],
+    *,
+    load: Callable[[np.ndarray], Batch],
+    predict: Callable[[Batch], Prediction],
+    batch_size: int = 8,
+) -> Samples | None:
+    """Reads the chosen films again, this time with maps; for one process alone.
+
+    Args:
+        predictions: the choices were made on.
+        choices: from ``choose_samples``.
+        load: int ``[batch_size]`` record numbers → a Batch of host arrays, with boxes
+            where there are any.
+        predict: jitted; its ``maps`` are read.
+        batch_size: films read together; the last batch repeats its last film.
+
+    Returns:
+        The samples, or None where there are no choices or no maps.
+    """
+    films, maps, boxes = [], [], []
+    for start in range(0, len(choices), batch_size):
+        some = choices[start : start + batch_size]
+        rows = [choice.row for choice in some]
+        rows += rows[-1:] * (batch_size - len(rows))
+        batch = load(predictions.index[rows])
+        found = jax.device_get(predict(batch).maps)
+        if found is None:
+            return None
+        for k, choice in enumerate(some):
+            films.append(np.asarray(batch.image)[k, :, :, 0])
+            maps.append(found[k, :, :, choice.column].astype(np.float32))
+            boxes.append(_boxes(batch, k, choice.column))
+    if not choices:
+        return None
+    return Samples(
+        films=np.stack(films),
+        maps=np.stack(maps),
+        boxes=_padded(boxes),
+        **_captions(predictions, choices),
+    )
+
+
+def write_samples(directory: epath.PathLike, samples: Samples) -> None:
+    """Writes ``samples.npz`` into ``evaluation/SPLIT``."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **vars(samples))
+    write_atomically(epath.Path(directory) / FILE, buffer.getvalue())
+
+
+def read_samples(directory: epath.PathLike) -> Samples | None:
+    """Reads ``samples.npz``; None where there is none."""
+    path = epath.Path(directory) / FILE
+    if not path.exists():
+        return None
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        return Samples(**arrays)
+
+
+def _captions(
+    predictions: Predictions, choices: Sequence[Choice]
+) -> dict[str, np.ndarray]:
+    rows = [choice.row for choice in choices]
+    columns = [choice.column for choice in choices]
+    probs = predictions.probs[rows, columns]
+    return {
+        "classes": np.asarray([predictions.classes[c] for c in columns]),
+        "kinds": np.asarray([choice.kind for choice in choices]),
+        "ids": predictions.ids[rows],
+        "probs": probs,
+        "ranks": 1 + (predictions.probs[:, columns] > probs[None]).sum(axis=0),
+    }
+
+
+def _boxes(batch: Batch, row: int, column: int) -> np.ndarray:
+    if batch.boxes is None:
+        return np.empty((0, 4), np.float32)
+    known = np.asarray(batch.boxes.mask)[row]
+    mine = known & (np.asarray(batch.boxes.label)[row] == column)
+    return np.asarray(batch.boxes.xyxy, np.float32)[row][mine]
+
+
+def _padded(boxes: list[np.ndarray]) -> np.ndarray:
+    padded = np.full((len(boxes), max(map(len, boxes)), 4), np.nan, np.float32)
+    for k, some in enumerate(boxes):
+        padded[k, : len(some)] = some
+    return padded
