@@ -55,10 +55,10 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument(
         "--workers",
-        type=_positive,
+        type=_natural,
         default=_cores(),
         metavar="N",
-        help="processes that read films (default: the processor cores)",
+        help="processes that read films; 0: none but this (default: the cores)",
     )
     out.add_argument(
         "--verify", action="store_true", help="check the digests of a built dataset"
@@ -80,6 +80,12 @@ def _cores() -> int:
 def _positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 is allowed")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 0 is allowed")
     return int(text)
 
 

@@ -83,6 +83,10 @@ class Builder(packing.Packed):
         for name in track(usable, total=len(usable), what="films packed"):
             yield self._film(name, cache)
         self._quarantine_path().unlink(missing_ok=True)  # Of an earlier attempt.
+        print(
+            f"reduced films are kept in {cache.folder}; it may be deleted",
+            file=sys.stderr,
+        )
 
     def _quarantine(self, count: int) -> None:
         """Lists the films that could not be read; stops if they are too many."""
