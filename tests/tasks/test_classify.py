@@ -179,6 +179,23 @@ def test_reading_leaves_the_model_as_it_was(task, split):
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+def test_without_a_key_the_loss_is_that_of_the_prediction(task, split, predict):
+    """As validation costs a batch: running statistics, no dropout, nothing written."""
+
+    @jax.jit
+    def cost(batch):
+        model = nnx.merge(*split, copy=True)
+        loss = task.loss(model, batch, key=None, step=0)
+        return objective.total(loss), nnx.split(model, nnx.Param, ...)[2]
+
+    batch = films()
+    found, rest = cost(batch)
+    z, y = np.float64(predict(batch).logits), np.float64(batch.labels)
+    expected = np.nansum(np.logaddexp(0, z) - z * y, axis=1).mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, rest, split[2])
+
+
 def test_dropout_spreads_predictions_around_the_plain_one(task, split, predict):
     sample = jax.jit(
         functools.partial(task.predict, samples=500), static_argnames="samples"
