@@ -30,7 +30,7 @@ class Logbook:
         kept = [line for line in read(workdir) if line["step"] <= step]
         partial = self._path.with_suffix(".tmp")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.rename(self._path)
+        partial.replace(self._path)
         self._events = tensorboardX.SummaryWriter(
             os.fspath(workdir / "tensorboard"), purge_step=step + 1
         )

@@ -32,6 +32,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # Orbax logs tracebacks of its threads through absl; we report the same as one line.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         arguments, overrides = _parse(sys.argv[1:] if argv is None else argv)
         return _run(arguments, overrides)

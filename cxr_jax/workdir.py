@@ -82,4 +82,4 @@ def write_json(path: epath.Path, content: Any) -> None:
     """Writes a JSON file under a temporary name, then renames it."""
     partial = path.with_name(path.name + f".tmp{os.getpid()}")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    partial.rename(path)
+    partial.replace(path)
