@@ -84,6 +84,8 @@ class Augment:
         for name in ("flip", "translate", "brightness", "min_visible", *highest):
             _check(name, getattr(self, name), 0.0, highest.get(name, 1.0))
         for name in ("zoom", "crop", "crop_aspect", "contrast"):
+            # Configs may bring lists, which are neither hashable nor equal to tuples.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
             _check_range(name, getattr(self, name), 1.0 if name == "crop" else math.inf)
         if self.crop_aspect != (1.0, 1.0) and self.crop == (1.0, 1.0):
             raise ConfigError(
@@ -281,6 +283,6 @@ def _check_range(name: str, limits: Range, high: float) -> None:
     fits = len(limits) == 2 and 0 < limits[0] <= limits[1] <= high
     if not fits or math.isinf(limits[1]):
         raise ConfigError(
-            f"augment.{name}={tuple(limits)}: give (least, largest), positive"
+            f"augment.{name}={limits}: give (least, largest), positive"
             + ("" if math.isinf(high) else f" and at most {high}")
         )

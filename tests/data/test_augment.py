@@ -411,6 +411,11 @@ def test_gray_films_are_normalised_for_colour_networks(kind):
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
+def test_lists_are_as_good_as_tuples():
+    assert Augment(zoom=[1.0, 1.0], crop=[0.5, 1.0]) == Augment(crop=(0.5, 1.0))
+    assert not Augment(zoom=[1.0, 1.0]).resamples
+
+
 def test_channels_must_fit():
     with pytest.raises(ConfigError, match="task.mean has 1 .* task.channels=3"):
         augment.normalize(films(), mean=(0.5,), std=(0.2,), channels=3)
