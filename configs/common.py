@@ -19,6 +19,7 @@ def base() -> config_dict.ConfigDict:
     c.data.scheme = "patient_disjoint"  # see cxr_jax.data.splits
     c.data.split_seed = 0  # of the schemes that draw
     c.data.fractions = (0.7, 0.1, 0.2)  # train, val, test; of the schemes that draw
+    c.data.max_boxes = 16  # per film; more is an error
     c.data.threads = 2  # reading threads per process
 
     c.task = config_dict.ConfigDict()

@@ -2,11 +2,13 @@
 
 import json
 import math
-import os
+import time
 from typing import Any
 
-import tensorboardX
 from etils import epath
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
 METRICS = "metrics.jsonl"
 
@@ -31,9 +33,7 @@ class Logbook:
         partial = self._path.with_suffix(".tmp")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.replace(self._path)
-        self._events = tensorboardX.SummaryWriter(
-            os.fspath(workdir / "tensorboard"), purge_step=step + 1
-        )
+        self._events = _Events(workdir / "tensorboard", step=step)
 
     def write(self, *, step: int, epoch: float, split: str, **values: float) -> None:
         """Adds one line; values that are not finite become null, as JSON has no NaN.
@@ -50,13 +50,33 @@ class Logbook:
         line |= {k: v if math.isfinite(v) else None for k, v in values.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+        self._events.write(step, {f"{split}/{k}": v for k, v in values.items()})
 
-    def close(self) -> None:
-        """Flushes what TensorBoard holds back."""
-        if self._active:
-            self._events.close()
+
+class _Events:
+    """A TensorBoard file, written in step with the run.
+
+    tensorboardX's own writer does so in a thread, where a full disk ends in a traceback
+    at exit instead of an error here.
+    """
+
+    def __init__(self, folder: epath.Path, *, step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.cxr_jax"
+        self._file = RecordWriter(str(folder / name))
+        self._append(Event(file_version="brain.Event:2"))
+        # TensorBoard drops what a killed predecessor wrote beyond this step.
+        start = SessionLog(status=SessionLog.START)
+        self._append(Event(session_log=start, step=step + 1))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._append(Event(summary=scalar(name, value), step=step))
+        self._file.flush()
+
+    def _append(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._file.write(event.SerializeToString())
 
 
 def read(workdir: epath.PathLike) -> list[dict[str, Any]]:

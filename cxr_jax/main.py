@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     workdir = arguments.workdir or f"runs/{words}"
     _prepare_jax(arguments.deterministic)
 
-    from cxr_jax import report, run, sharding  # start JAX only for valid input
+    from cxr_jax import report, results, run, sharding  # start JAX only for valid input
     from cxr_jax.preemption import Stopped, Stopper
     from cxr_jax.train import NonFinite
 
@@ -91,7 +91,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     try:
         if arguments.mode == "train":
             run.train(this)
-        results = run.evaluate(this)
+        found = results.evaluate_run(this)
     except Stopped:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return STOPPED
@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         return _fail(f"{error}; {run.describe_step(this, error.step)}", FAILED)
     if sharding.layout().index == 0:
         page = report.write_report(workdir)
-        print(run.headline(results))
+        print(results.headline(found))
         print(f"report: {page}")
     return DONE
 

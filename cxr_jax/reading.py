@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from cxr_jax import evaluate, objective
+from cxr_jax.checkpoint import host
 from cxr_jax.data.records import Records
 from cxr_jax.models.state import Arrays, ModelDef
 from cxr_jax.predictions import Predictions
@@ -76,6 +77,16 @@ class Reader:
             on_batch=self._poll,
         )
         return table, _total(jax.device_get(losses))
+
+    def with_maps(self, params: Arrays, rest: Arrays) -> Callable[[Batch], Prediction]:
+        """Predictions with maps, on one device of this process alone."""
+        own = jax.tree.map(host, (params, rest))
+
+        @jax.jit
+        def predict(batch: Batch) -> Prediction:
+            return self._task.predict(self._model_def.merge(*own), batch)
+
+        return predict
 
     def _read(
         self, params: Arrays, rest: Arrays, batch: Batch

@@ -2,20 +2,16 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 from etils import epath
 from ml_collections import config_dict
 
 from cxr_jax import config as configs
-from cxr_jax import evaluate as evaluation
 from cxr_jax import hooks, optim, reading, sharding, workdir
-from cxr_jax.checkpoint import Checkpoints, sha256
+from cxr_jax.checkpoint import Checkpoints
 from cxr_jax.data import pipeline, splits
-from cxr_jax.errors import CheckpointError
 from cxr_jax.evaluators import Evaluator
 from cxr_jax.logbook import Logbook
 from cxr_jax.models.state import ModelDef, flatten
@@ -170,17 +166,14 @@ def train(run: Run) -> TrainState:
         log_every=config.train.log_every,
         hooks=_observers(run, step) if first else (),
     )
-    try:
-        return fit(
-            trainer,
-            state,
-            functools.partial(train_batches, run),
-            around,
-            validate=functools.partial(_validate, run, reader),
-            metric=config.checkpoint.metric,
-        )
-    finally:
-        logbook.close()
+    return fit(
+        trainer,
+        state,
+        functools.partial(train_batches, run),
+        around,
+        validate=functools.partial(_validate, run, reader),
+        metric=config.checkpoint.metric,
+    )
 
 
 def _observers(run: Run, step: int) -> tuple[hooks.Progress, hooks.Profile]:
@@ -229,75 +222,6 @@ def _validate(run: Run, reader: reading.Reader, state: TrainState) -> dict[str, 
             mean = metric["mean"]["value"]
             values[name] = float("nan") if mean is None else mean
     return values
-
-
-def evaluate(run: Run) -> dict[str, dict[str, Any]]:
-    """Evaluates the best checkpoint on the parts that the config names.
-
-    A result that was taken with the same weights, films and settings stands.
-
-    Returns:
-        Part → the content of its ``result.json``.
-
-    Raises:
-        CheckpointError: there is no best checkpoint, or it is damaged.
-        Stopped: a signal came.
-    """
-    best = run.checkpoints("best")
-    found = best.restore(lambda meta: run.trainer.abstract(meta["phase"]))
-    if found is None:
-        raise CheckpointError(
-            f"{run.workdir} holds no best checkpoint; train first (--mode=train)"
-        )
-    state = found.state
-    digest = sha256({"params": state.params, "rest": state.rest})
-    reader, results = run.reader(), {}
-    for name in run.config.eval.splits:
-        folder = run.workdir / "evaluation" / name
-        passport = run.split.passport["parts"][name]["sha256"]
-        settings = json.loads(configs.to_json(run.config.eval))
-        key = {
-            "checkpoint_step": found.step,
-            "weights_sha256": digest,
-            "split_sha256": passport,
-            "settings": settings,
-        }
-        old = workdir.read_json(folder / "result.json") or {}
-        if all(old.get(k) == v for k, v in key.items()):
-            results[name] = old
-            continue
-        table, _ = reader(state.params, state.rest, run.part(name))
-        results[name] = evaluation.evaluate_table(
-            table,
-            dataset=run.dataset.manifest.name,
-            split=name,
-            split_sha256=passport,
-            checkpoint_step=found.step,
-            weights_sha256=digest,
-            evaluators=run.evaluators(resamples=run.config.eval.resamples),
-        ) | {"settings": settings}
-        if jax.process_index() == 0:
-            evaluation.write_evaluation(folder, table, results[name])
-    return results
-
-
-def headline(results: dict[str, dict[str, Any]]) -> str:
-    """One line per part: the mean AUROC, its interval, its classes."""
-    lines = []
-    for part, result in results.items():
-        metrics = result["metrics"]
-        name = "auroc@truth" if "auroc@truth" in metrics else "auroc"
-        mean = metrics[name]["mean"]
-        if mean["value"] is None:
-            lines.append(f"{part}: mean {name} {mean['reason']}")
-            continue
-        interval = f"[{mean['low']:.4f}, {mean['high']:.4f}]"
-        lines.append(
-            f"{part}: mean {name} {mean['value']:.4f} {interval} over"
-            f" {len(mean['classes'])} classes ({', '.join(mean['classes'])}),"
-            f" {result['n']} films"
-        )
-    return "\n".join(lines)
 
 
 def summary(config: config_dict.ConfigDict) -> str:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 
-from cxr_jax import main, run
+from cxr_jax import main, results
 from cxr_jax.checkpoint import Checkpoints
 from cxr_jax.hooks import Progress
 from cxr_jax.reading import Reader
@@ -43,7 +43,7 @@ def arrange(moment, strike):
     elif kind == "validate":
         before(Reader, "__call__", number, strike)
     elif kind == "evaluate":
-        before(run, "evaluate", 1, lambda: before(Reader, "__call__", 1, strike))
+        before(results, "_best", 1, lambda: before(Reader, "__call__", 1, strike))
     elif kind == "save":
         # The values are taken, the disk is being written.
         original = Checkpoints.save

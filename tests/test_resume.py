@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 
@@ -15,9 +14,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAST = 7 * 4  # 60 films in training, batches of 8, four epochs
 
 
-def start(toy, workdir, moment="none", signal="SIGTERM", variant="", extra=(), **popen):
+def start(
+    toy, workdir, moment="none", signal="SIGTERM", variant="", extra=(), before=()
+):
     config, data_dir = toy
-    command = [sys.executable, "tests/faulty.py", moment, signal]
+    command = [*before, sys.executable, "tests/faulty.py", moment, signal]
     command += [f"--config={config}:{variant}", f"--workdir={workdir}"]
     command += [f"--data_dir={data_dir}", *extra]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -30,7 +31,6 @@ def start(toy, workdir, moment="none", signal="SIGTERM", variant="", extra=(), *
         capture_output=True,
         text=True,
         timeout=300,
-        **popen,
     )
     return done
 
@@ -120,10 +120,9 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_taken(
 
 
 def test_a_full_disk_is_said_and_what_was_saved_is_kept(toy, tmp_path, unbroken):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    full = start(toy, tmp_path, preexec_fn=limit)
+    # No file above 20 blocks of 1024 bytes; what writes more gets EFBIG.
+    limit = ["bash", "-c", 'ulimit -f 20; exec "$@"', "limit"]
+    full = start(toy, tmp_path, before=limit)
     assert full.returncode == 1, full.stderr
     assert "Traceback" not in full.stderr
     assert "could not be written" in full.stderr or "disk is full" in full.stderr

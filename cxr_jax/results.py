@@ -1,0 +1,120 @@
+"""The best checkpoint of a run, evaluated: ``evaluation/SPLIT`` for every part asked for."""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from cxr_jax import config as configs
+from cxr_jax import evaluate, samples, workdir
+from cxr_jax.checkpoint import sha256
+from cxr_jax.data import pipeline
+from cxr_jax.errors import CheckpointError
+from cxr_jax.predictions import Predictions
+from cxr_jax.run import Run
+from cxr_jax.step import TrainState
+from cxr_jax.types import Batch
+
+Result = dict[str, Any]
+
+
+def evaluate_run(run: Run) -> dict[str, Result]:
+    """Evaluates the best checkpoint on the parts that the config names.
+
+    A result that was taken with the same weights, films and settings stands.
+
+    Returns:
+        Part → the content of its ``result.json``.
+
+    Raises:
+        CheckpointError: there is no best checkpoint, or it is damaged.
+        Stopped: a signal came.
+    """
+    state, step = _best(run)
+    digest = sha256({"params": state.params, "rest": state.rest})
+    reader, results = run.reader(), {}
+    for part in run.config.eval.splits:
+        folder = run.workdir / "evaluation" / part
+        key = {
+            "checkpoint_step": step,
+            "weights_sha256": digest,
+            "split_sha256": run.split.passport["parts"][part]["sha256"],
+            "settings": json.loads(configs.to_json(run.config.eval)),
+        }
+        old = workdir.read_json(folder / "result.json") or {}
+        if all(old.get(k) == v for k, v in key.items()):
+            results[part] = old
+            continue
+        table, _ = reader(state.params, state.rest, run.part(part))
+        settings = {"settings": key.pop("settings")}
+        results[part] = settings | evaluate.evaluate_table(
+            table,
+            dataset=run.dataset.manifest.name,
+            split=part,
+            evaluators=run.evaluators(resamples=run.config.eval.resamples),
+            **key,
+        )
+        if jax.process_index() == 0:
+            _write_gallery(run, state, table, folder)
+            evaluate.write_evaluation(folder, table, results[part])
+    return results
+
+
+def _best(run: Run) -> tuple[TrainState, int]:
+    found = run.checkpoints("best").restore(lambda m: run.trainer.abstract(m["phase"]))
+    if found is None:
+        raise CheckpointError(
+            f"{run.workdir} holds no best checkpoint; train first (--mode=train)"
+        )
+    return found.state, found.step
+
+
+def _write_gallery(
+    run: Run, state: TrainState, table: Predictions, folder: epath.Path
+) -> None:
+    """Some films with their maps, read again by this process alone."""
+    fields = run.fields
+    if "boxes" in run.dataset.features:
+        most = run.config.data.max_boxes
+        fields = dataclasses.replace(fields, max_boxes=most)
+
+    def load(index: np.ndarray) -> Batch:
+        return next(
+            pipeline.eval_batches(
+                run.dataset, index, batch_size=len(index), fields=fields, threads=0
+            )
+        )
+
+    found = samples.collect_samples(
+        table,
+        samples.choose_samples(table, count=run.config.eval.samples),
+        load=load,
+        predict=run.reader().with_maps(state.params, state.rest),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    if found is not None:
+        samples.write_samples(folder, found)
+
+
+def headline(results: dict[str, Result]) -> str:
+    """One line per part: the mean AUROC, its interval, its classes."""
+    lines = []
+    for part, result in results.items():
+        metrics = result["metrics"]
+        name = "auroc@truth" if "auroc@truth" in metrics else "auroc"
+        mean = metrics[name]["mean"]
+        if mean["value"] is None:
+            lines.append(f"{part}: mean {name} {mean['reason']}")
+            continue
+        interval = ""
+        if mean["low"] is not None:
+            interval = f" [{mean['low']:.4f}, {mean['high']:.4f}]"
+        lines.append(
+            f"{part}: mean {name} {mean['value']:.4f}{interval} over"
+            f" {len(mean['classes'])} classes ({', '.join(mean['classes'])}),"
+            f" {result['n']} films"
+        )
+    return "\n".join(lines)
