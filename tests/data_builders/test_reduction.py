@@ -88,7 +88,7 @@ def test_killed_builds_go_on_and_end_in_the_same_shards(release, tmp_path):
         wait_until(lambda enough=films: len(cached(data)) >= enough)
         workers = children(process.pid)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=60)  # Ends when the workers have let go, too.
         assert process.returncode == -signal.SIGKILL
         assert not list((data / "chestxray14").rglob("*"))
         wait_until(lambda left=workers: all(map(gone, left)))
