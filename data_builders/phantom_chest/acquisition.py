@@ -40,12 +40,12 @@ def draw_position(cohort: Cohort, visit: Visit, chest: Chest) -> tuple[Position,
     )
     spread = 1.3 if visit.ap else 1.0
     position = Position(
-        field=400 * (0.80 + 0.26 * u[3]),
+        field=400 * (0.78 + 0.32 * u[3]),
         centre=(
-            float(np.clip(9 * spread * z[3], -28, 28)),
-            0.5 * chest.bottom + 8 + float(np.clip(11 * spread * z[4], -32, 32)),
+            float(np.clip(13 * spread * z[3], -34, 34)),
+            0.5 * chest.bottom + 8 + float(np.clip(13 * spread * z[4], -36, 36)),
         ),
-        angle=float(np.clip(0.042 * spread * z[5], -0.11, 0.11)),
+        angle=float(np.clip(0.055 * spread * z[5], -0.14, 0.14)),
     )
     return position, chest
 
@@ -54,16 +54,16 @@ def draw_exposure(cohort: Cohort, visit: Visit) -> Exposure:
     """Dose, scatter and display of a film."""
     rng = stream(cohort, visit.patient.number, visit.film, "exposure")
     u = rng.random(8)
-    per_pixel = 10 ** (4.0 + 1.0 * u[0]) * (128 / cohort.size) ** 2
+    per_pixel = 10 ** (4.3 + 0.9 * u[0]) * (128 / cohort.size) ** 2
     return Exposure(
         quanta=float(np.clip(per_pixel, *physics.QUANTA_RANGE)),
-        scatter=0.2 + 0.25 * u[1] + (0.15 * u[2] if visit.ap else 0.0),
+        scatter=0.2 + 0.15 * u[1] + (0.25 * u[2] if visit.ap else 0.0),
         blur=0.1 + 0.3 * u[3],
         low=3 + 7 * u[4],
         high=96 + 3.8 * u[5],
         slope=2.2 + 2.6 * u[6],
-        shift=0.38 + 0.24 * u[7],
-        gamma=float(np.exp(0.18 * rng.standard_normal())),
+        shift=0.36 + 0.28 * u[7],
+        gamma=float(np.exp(0.22 * np.clip(rng.standard_normal(), -2, 2))),
     )
 
 

@@ -152,7 +152,7 @@ def body_outline(chest: Chest) -> tuple[np.ndarray, np.ndarray]:
     trunk = np.maximum(chest_wall(chest), 0.75 * chest.half_width) + chest.wall
     shoulder_part = shoulder * axilla + trunk * (1 - axilla)
     width = np.where(y < 40, shoulder, np.maximum(trunk, shoulder_part))
-    depth = 76 + (chest.lung_depth + 0.7 * chest.wall + 22 - 76) / (
+    depth = 90 + (chest.lung_depth + 0.7 * chest.wall + 22 - 90) / (
         1 + np.exp(-(y - 35) / 22)
     )
     return width, depth

@@ -81,7 +81,8 @@ def line_integrals(
         if change.lines is not None:
             delta += physics.draw_tubes(grid, change.lines) * visible
         t += delta
-        painted.append((change.name, change.component, delta))
+        if not change.secondary:
+            painted.append((change.name, change.component, delta))
     return Integrals(t=np.maximum(t, 0), changes=painted, lung=lung)
 
 

@@ -14,6 +14,7 @@ from data_builders.phantom_chest.site import (
     Site,
     ball_path,
     edges_at,
+    fade,
     ramp,
     soft_path,
 )
@@ -42,6 +43,7 @@ def mass(site: Site, s: float, r: np.ndarray) -> list[Change]:
             small = 0.62 * radius
             window, path = ball_path(site, lobe, (small, small, small))
             np.maximum(full[window], path, out=full[window])
+        full *= np.float32(fade(s))
         changes.append(Change(name="Mass", window=WHOLE, path=full, component=k))
     return changes
 
@@ -58,7 +60,13 @@ def nodule(site: Site, s: float, r: np.ndarray) -> list[Change]:
         window, path = ball_path(site, centre, (radius, radius * 0.92, radius))
         mu = 0.035 if q[4] < 0.2 else physics.SOFT
         changes.append(
-            Change(name="Nodule", mu=mu, window=window, path=path, component=k)
+            Change(
+                name="Nodule",
+                mu=mu,
+                window=window,
+                path=path * np.float32(fade(s)),
+                component=k,
+            )
         )
     return changes
 
@@ -91,7 +99,7 @@ def consolidation(site: Site, s: float, r: np.ndarray) -> list[Change]:
     centre = (x, y, (r[4] - 0.5) * 40)
     axes = (1.1 * size, size, 26 + 34 * s)
     window, path = ball_path(site, centre, axes, angle=0.5 * (r[5] - 0.5))
-    path = path * np.float32(0.45 + 0.5 * s)
+    path = path * np.float32((0.55 + 0.42 * s) * fade(s))
     if cut:
         rise = 0.15 * (site.grid.x[window] - x) * (1 if side else -1)
         path = path * ramp(cut * (site.grid.y[window] - y - rise) + 0.3 * size, 3.0)
@@ -132,7 +140,7 @@ def pneumonia(site: Site, s: float, r: np.ndarray) -> list[Change]:
             centre=(x, y),
             spread=size,
             size=size,
-            density=0.22 + 0.42 * s,
+            density=(0.34 + 0.46 * s) * fade(s),
             depth=40,
             lines=lines,
         )
@@ -172,7 +180,7 @@ def edema(site: Site, s: float, r: np.ndarray) -> list[Change]:
         dx = (site.grid.x - np.float32(x)) * np.float32(1 / wide)
         dy = (site.grid.y - np.float32(y)) * np.float32(1 / (1.25 * wide))
         haze = np.exp(-0.5 * (dx * dx + dy * dy)) * (site.air.side == side)
-        density += haze * np.float32((0.08 + 0.38 * s) * (0.85 + 0.3 * r[2 + side]))
+        density += haze * np.float32((0.05 + 0.30 * s) * (0.85 + 0.3 * r[2 + side]))
     count = 4 + int(10 * s)
     start, end = [], []
     for k in range(count):

@@ -184,6 +184,8 @@ def polyline(points, radius, *, mu, gain=1.0, wall=0.0, wall_mu=0.0) -> Tubes:
     shape = points.shape[:-2] + (points.shape[-2] - 1,)
 
     def spread(value):
+        if np.ndim(value) == 0:
+            return np.full(len(start), value, np.float64)
         return np.broadcast_to(np.asarray(value, np.float64), shape).reshape(-1)
 
     return Tubes(

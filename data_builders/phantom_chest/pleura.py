@@ -14,6 +14,7 @@ from data_builders.phantom_chest.site import (
     Site,
     ball_path,
     edges_at,
+    fade,
     ramp,
     soft_path,
 )
@@ -36,7 +37,7 @@ def effusion(site: Site, s: float, r: np.ndarray, *, supine: bool) -> list[Chang
         rise = 15 + 130 * amount**1.25
         bottom = site.chest.bottom + 4 * side
         away = site.edge(side) - np.abs(site.grid.x)
-        climb = (12 + 26 * min(amount * 3, 1)) * np.exp(-np.maximum(away, 0) / 17)
+        climb = (14 + 34 * min(amount * 3, 1)) * np.exp(-np.maximum(away, 0) / 26)
         level = bottom - rise - climb + 0.06 * np.maximum(away, 0)
         fill = ramp(site.grid.y - level, 9.0)
         if supine:
@@ -75,33 +76,45 @@ def pneumothorax(site: Site, s: float, r: np.ndarray, *, supine: bool) -> list[C
     y = np.linspace(0.9 * gap + 1, 0.97 * site.chest.bottom, 40)
     x = sign * np.interp(y, rows(), edge)
     lines = polyline(np.stack([x, y], -1), 0.7, mu=DENSE, gain=16.0)
-    return [
-        Change(
-            name="Pneumothorax",
-            mu=0.0,
-            window=WHOLE,
-            path=beyond * site.air.path,
-            lines=lines,
-            clears=True,
-        )
-    ]
+    gas = Change(
+        name="Pneumothorax",
+        mu=0.0,
+        window=WHOLE,
+        path=beyond * site.air.path,
+        lines=lines,
+        clears=True,
+    )
+    return [gas, _collapsed(site, gas.path, side)]
+
+
+def _collapsed(site: Site, gone: np.ndarray, side: int) -> Change:
+    """The lung that is left holds the tissue of the whole: it is denser by V / V'."""
+    own = site.air.path * (site.air.side == side)
+    whole, lost = own.sum(), np.minimum(gone, own).sum()
+    gain = min(lost / max(whole - lost, 1e-3), 1.5)
+    mu = site.chest.lung_mu * (1 + gain)
+    return Change(
+        name="Pneumothorax", mu=mu, window=WHOLE, path=own - gone, secondary=True
+    )
 
 
 def pleural_thickening(site: Site, s: float, r: np.ndarray) -> list[Change]:
     """Band 3 to 15 mm thick along the wall, or an apical cap; one side or both."""
     changes = []
     for k, side in enumerate(sides_of(r[0], both=0.3)):
-        thick = (3 + 12 * s) * (1 if k == 0 else 0.75)
+        thick = (3 + 12 * s**1.7) * (1 if k == 0 else 0.75)
         away = site.edge(side) - np.abs(site.grid.x)
         if r[1] < 0.3:
-            fill = ramp(2.2 * thick + 8 - site.grid.y, 4.0)
+            fill = _cap(site, side, 2 + 1.5 * thick)
         else:
             middle = site.chest.bottom * (0.4 + 0.4 * r[2])
             half = 35 + 45 * r[3] + 20 * s
             ends = 1 - np.abs(site.grid.y - np.float32(middle)) * np.float32(1 / half)
             local = thick * np.sqrt(np.clip(2.5 * ends, 0, 1))
             fill = ramp(local - away, 1.5) * (ends > 0)
-        fill = fill * (site.air.side == side)
+        # A plaque covers part of the wall's depth only.
+        part = fade(s) * (0.35 + 0.3 * r[4])
+        fill = fill * part * (site.air.side == side)
         changes.append(
             Change(
                 name="Pleural_Thickening",
@@ -113,6 +126,17 @@ def pleural_thickening(site: Site, s: float, r: np.ndarray) -> list[Change]:
     return changes
 
 
+def _cap(site: Site, side: int, depth: float) -> np.ndarray:
+    """Crescent between the apex and the same outline moved down by ``depth`` mm."""
+    lateral, medial, _ = lung_outline(site.chest, side)
+    row = np.maximum(site.index - int(depth / STEP), 0)
+    across = np.abs(site.grid.x)
+    outer = across - lateral.astype(np.float32)[row]
+    inner = medial.astype(np.float32)[row] - across
+    taper = np.clip((80 - site.grid.y) * np.float32(1 / 40), 0, 1)
+    return ramp(np.maximum(outer, inner), 2.0) * taper
+
+
 def atelectasis(site: Site, s: float, r: np.ndarray) -> list[Change]:
     """Plates 3 to 10 mm thick in the lower zones, or a collapsed lower lobe."""
     side = int(r[0] < 0.5)
@@ -121,7 +145,7 @@ def atelectasis(site: Site, s: float, r: np.ndarray) -> list[Change]:
         lean = 0.45 if side else -0.45
         axes = (16 + 16 * s, 44 + 18 * s, 44.0)
         window, path = soft_path(site, (x, y, -18.0), axes, angle=lean)
-        path = path * np.float32(0.5 + 0.5 * s)
+        path = path * np.float32((0.5 + 0.5 * s) * fade(s))
         return [Change(name="Atelectasis", window=window, path=path)]
     plates = []
     for k in range(1 + int(r[2] < 0.5) + int(r[2] < 0.2)):
@@ -134,7 +158,7 @@ def atelectasis(site: Site, s: float, r: np.ndarray) -> list[Change]:
         xs = np.clip(np.abs(x) + t, medial + 2, lateral - 2) * (1 if side else -1)
         plates.append(np.stack([xs, y + slope * t + 4e-3 * t * t], -1))
     thick = 3 + 7 * s
-    deep = (22 + 34 * s) / thick
+    deep = (22 + 34 * s) * fade(s) / thick
     lines = polyline(np.stack(plates), 0.5 * thick, mu=DENSE, gain=deep)
     return [Change(name="Atelectasis", lines=lines)]
 
@@ -179,7 +203,7 @@ def hernia(site: Site, s: float, r: np.ndarray) -> list[Change]:
     inner = physics.ellipsoid(
         site.grid, (x, y, -28.0), (1.15 * radius - 4, radius - 4, 0.9 * radius - 4)
     )
-    path = site.air.within(solid)
+    path = site.air.within(solid) * np.float32(fade(s))
     gas = np.zeros_like(path)
     rows_, cols = solid.window
     part = (
@@ -187,5 +211,5 @@ def hernia(site: Site, s: float, r: np.ndarray) -> list[Change]:
         slice(inner.window[1].start - cols.start, inner.window[1].stop - cols.start),
     )
     level = y + radius * (0.5 * r[1] - 0.25)
-    gas[part] = inner.length * ramp(level - site.grid.y[inner.window], 2.0)
+    gas[part] = fade(s) * inner.length * ramp(level - site.grid.y[inner.window], 2.0)
     return [Change(name="Hernia", window=solid.window, path=path, gas=gas)]

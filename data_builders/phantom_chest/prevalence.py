@@ -158,8 +158,8 @@ def latent_factor() -> np.ndarray:
     return np.linalg.cholesky(latent_correlation())
 
 
-# Severity s = 0.08 + 0.92 (1 - (1 - u)^(1/b))^(1/a), u uniform (Kumaraswamy).
-SEVERITY_A, SEVERITY_B, SEVERITY_MIN = 1.7, 1.25, 0.08
+# Severity s = 0.03 + 0.97 (1 - (1 - u)^(1/b))^(1/a), u uniform (Kumaraswamy).
+SEVERITY_A, SEVERITY_B, SEVERITY_MIN = 1.5, 1.2, 0.03
 
 
 def severity_of(u: np.ndarray) -> np.ndarray:

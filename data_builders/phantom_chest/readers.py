@@ -57,6 +57,11 @@ def _offset(sensitivity: float) -> float:
     return 0.5 * (low + high)
 
 
+@functools.cache
+def _offsets(reader: int) -> np.ndarray:
+    return np.array([_offset(round(float(p), 6)) for p in stated(reader)[:, 0]])
+
+
 def detection(sensitivity: float, severity: np.ndarray) -> np.ndarray:
     """Chance that a reader of this mean sensitivity sees a finding of a severity."""
     x = _offset(round(float(sensitivity), 6)) + STEEP * (np.asarray(severity) - 0.5)
@@ -70,13 +75,9 @@ def read(cohort: Cohort, visit: Visit) -> dict[str, np.ndarray]:
     u = rng.random((len(NAMES), CLASSES))
     calls = {}
     for k, name in enumerate(NAMES):
-        sensitivity, specificity = stated(k).T
-        seen = np.array(
-            [
-                float(detection(p, s))
-                for p, s in zip(sensitivity, visit.severity, strict=True)
-            ]
-        )
+        specificity = stated(k)[:, 1]
+        x = _offsets(k) + STEEP * (visit.severity - 0.5)
+        seen = 1 / (1 + np.exp(-x))
         wrong = false_call(1 - specificity, mimic)
         calls[name] = np.where(visit.severity > 0, u[k] < seen, u[k] < wrong)
     return {name: value.astype(np.uint8) for name, value in calls.items()}

@@ -9,6 +9,8 @@ from data_builders.phantom_chest import skeleton, vessels
 from data_builders.phantom_chest.anatomy import (
     LEFT,
     RIGHT,
+    STEP,
+    TOP,
     Chest,
     dome_axes,
     lung_outline,
@@ -74,8 +76,8 @@ def _lung_part(chest: Chest, side: int, top: float, bottom: float) -> np.ndarray
     """Outline points of a lung between two heights."""
     lateral, medial, _ = lung_outline(chest, side)
     y = rows()
-    inside = np.flatnonzero((y >= top) & (y <= bottom))
-    inside = inside[:: max(len(inside) // 16, 1)]
+    ends = [int(np.clip((h - TOP) / STEP, 0, len(y) - 1)) for h in (top, bottom)]
+    inside = np.linspace(*ends, 16).astype(int)
     sign = 1 if side else -1
     return np.concatenate(
         [np.stack([sign * edge[inside], y[inside]], -1) for edge in (lateral, medial)]
@@ -130,7 +132,7 @@ def shapes(chest: Chest) -> dict[str, np.ndarray]:
         ),
         "mediastinum": oval(edge + 4, 0, c.heart_left - 8, low),
         "upper mediastinum": oval(dx - wide, 0, dx + wide + 8, c.carina + 8),
-        "svc": oval(dx - 0.62 * c.mediastinum - 14, 0.3 * c.carina, dx - 4, top + 30),
+        "svc": oval(dx - 0.62 * c.mediastinum - 14, 0.3 * c.carina, dx - 4, top + 8),
         "cardiac silhouette": heart,
         "cavoatrial junction": oval(edge - 3, corner - 14, edge + 27, corner + 14),
         "right atrium": oval(edge, corner, edge + 0.4 * c.heart_width, low - 12),
@@ -145,10 +147,11 @@ def shapes(chest: Chest) -> dict[str, np.ndarray]:
 def boxes_of(chest: Chest, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Boxes ``[29, 4]`` of all regions, and the share of each that is on the film."""
     table = shapes(chest)
-    full = np.zeros((len(REGIONS29), 4))
-    for k, name in enumerate(REGIONS29):
-        points = grid.to_pixels(table[name]) / grid.size
-        full[k, :2], full[k, 2:] = points.min(0), points.max(0)
+    parts = [table[name] for name in REGIONS29]
+    first = np.cumsum([0] + [len(p) for p in parts[:-1]])
+    points = grid.to_pixels(np.concatenate(parts)) / grid.size
+    low = np.minimum.reduceat(points, first)
+    full = np.concatenate([low, np.maximum.reduceat(points, first)], 1)
     shown = np.clip(full, 0, 1)
     area = np.prod(shown[:, 2:] - shown[:, :2], 1)
     return shown, area / np.maximum(np.prod(full[:, 2:] - full[:, :2], 1), 1e-9)

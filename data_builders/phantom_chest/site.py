@@ -24,6 +24,7 @@ class Change:
         lines: thin tubes in the lung; ``core_mu`` is their change of attenuation.
         clears: vessels vanish where the lung is replaced (pneumothorax).
         component: tells several components of one finding apart.
+        secondary: a consequence, not the lesion: not boxed.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Change:
     lines: Tubes | None = None
     clears: bool = False
     component: int = 0
+    secondary: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,11 @@ def soft_path(site: Site, centre, axes, *, angle: float = 0.0):
     part = site.air.within(solid) / np.maximum(solid.length, np.float32(1e-3))
     half = 0.5 * solid.length * np.float32(1 / axes[2])
     return solid.window, np.float32(4 / 3 * axes[2]) * half * half * half * part
+
+
+def fade(s: float) -> float:
+    """Contrast that vanishes with severity: a finding near 0 is barely visible."""
+    return 1.0 - float(np.exp(-s / 0.08))
 
 
 def ramp(values: np.ndarray, width: float) -> np.ndarray:

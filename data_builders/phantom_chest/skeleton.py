@@ -63,7 +63,7 @@ def clavicles(chest: Chest) -> np.ndarray:
     """Mid lines of the clavicles, ``[2, K, 2]``: an S from sternum to shoulder."""
     t = np.linspace(0, 1, 14)
     x = 16 + (1.02 * chest.half_width - 16) * t
-    y = chest.clavicle + 4 - 34 * t + 7 * np.sin(2 * np.pi * t)
+    y = chest.clavicle + 8 - 28 * t + 7 * np.sin(2 * np.pi * t)
     return _mirror(np.stack([x, y], -1))
 
 
@@ -83,7 +83,7 @@ def shoulder(chest: Chest) -> Tubes:
     return physics.join(
         [
             polyline(clavicles(chest), wide, mu=CORE, wall=1.7, wall_mu=SHELL),
-            polyline(_mirror(blade), 3.2, mu=CORE, wall=1.0, wall_mu=SHELL, gain=0.9),
+            polyline(_mirror(blade), 3.6, mu=CORE, wall=1.6, wall_mu=SHELL, gain=1.2),
             polyline(_mirror(arm), 12.0, mu=CORE, wall=3.0, wall_mu=SHELL, gain=0.8),
         ]
     )
@@ -99,7 +99,7 @@ def humeral_heads(chest: Chest, grid: Grid) -> list[tuple[physics.Interval, floa
         found.append((ball, CORE))
         centre = (sign * (w + 12 - inward), 72, -60)
         blade = physics.ellipsoid(grid, centre, (22, 54, 3.5), angle=sign * 0.12)
-        found.append((blade, SHELL * 0.5))
+        found.append((blade, SHELL * 0.8))
     return found
 
 

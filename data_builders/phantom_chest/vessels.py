@@ -52,10 +52,18 @@ def lung_vessels(chest: Chest, draws: TreeDraws) -> Tubes:
     The change of attenuation is 1 here: `film` multiplies with soft tissue less lung
     and with the part of the ray that is lung.
     """
-    return physics.join([_tree(chest, draws, side) for side in (0, 1)])
+    points, radius = [], []
+    for side in (0, 1):
+        for branch, thick in _tree(chest, draws, side):
+            points.append(branch)
+            radius.append(thick)
+    return polyline(np.concatenate(points), np.concatenate(radius), mu=1.0)
 
 
-def _tree(chest: Chest, draws: TreeDraws, side: int) -> Tubes:
+def _tree(
+    chest: Chest, draws: TreeDraws, side: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Points and radii of the branches of one lung, per level."""
     sign = 1.0 if side else -1.0
     spread = np.linspace(-1.45, 1.4, FIRST)
     angle = spread + 0.12 * draws.turn[side, :FIRST]
@@ -87,7 +95,7 @@ def _tree(chest: Chest, draws: TreeDraws, side: int) -> Tubes:
         length = np.repeat(length, 2) * 0.82 * draws.long[side, below]
         radius = np.repeat(radius, 2) * 0.68
         alive = np.repeat(alive, 2)
-    return physics.join([polyline(p, r, mu=1.0) for p, r in parts])
+    return parts
 
 
 def _branches(start, angle, length, radius, sign, side, draws, here):
