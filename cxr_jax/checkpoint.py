@@ -51,6 +51,10 @@ class Checkpoints:
             max_to_keep=keep,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
+            # Two folders may be written at once; their barriers must not meet.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=self.folder.name
+            ),
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -181,7 +185,7 @@ class Checkpoints:
             steps = self.steps()
             raise CheckpointError(
                 f"a checkpoint could not be written to {self.folder}: {_reason(error)}; "
-                f"steps on disk: {steps}; free space and run the same command again"
+                f"steps on disk: {steps}; mend that and run the same command again"
             ) from error
 
 

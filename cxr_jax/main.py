@@ -13,6 +13,7 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -101,6 +102,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         page = report.write_report(workdir)
         print(results.headline(found))
         print(f"report: {page}")
+    sharding.wait_for_peers("report")
     return DONE
 
 
@@ -128,5 +130,23 @@ def _build_phantom(config: Any, data_dir: str) -> None:
         raise DataError(f"--data_dir={data_dir}: {error}") from error
 
 
+def _leave_peers(code: int) -> None:
+    """Ends a failed process of several at once.
+
+    At a normal exit it would wait for peers that wait for it in a collective; so they
+    notice within their heartbeat.
+    """
+    jax = sys.modules.get("jax")
+    if code not in (DONE, STOPPED) and jax and jax.distributed.is_initialized():
+        sys.stderr.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+    except Exception:  # noqa: BLE001  printed whole; only the way out differs
+        traceback.print_exc()
+        status = FAILED
+    _leave_peers(status)
+    sys.exit(status)

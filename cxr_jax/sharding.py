@@ -156,6 +156,12 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
     )
 
 
+def wait_for_peers(name: str) -> None:
+    """Returns when every process has come to the point of this name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
 def local_rows(tree: Any) -> Any:
     """The rows of global arrays that this process holds, on the host.
 

@@ -193,10 +193,12 @@ class _Loop:
     def save(self, state: TrainState) -> None:
         """Saves to ``latest``, unless the state is behind a bad step: then raises."""
         self._stop_if_bad(state)
+        self._around.best.wait()
         self._around.latest.save(int(state.step), state, self._meta(state))
 
     def save_best(self, state: TrainState) -> None:
-        """Saves to ``best``."""
+        """Saves to ``best``, when what it descends from is on disk."""
+        self._around.latest.wait()
         self._around.best.save(int(state.step), state, self._meta(state))
 
     def _meta(self, state: TrainState) -> dict[str, Any]:

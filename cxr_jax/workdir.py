@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 from etils import epath
-from jax.experimental import multihost_utils
 from ml_collections import config_dict
 
 from cxr_jax import config as configs
+from cxr_jax import sharding
 from cxr_jax.errors import ConfigError
 
 CONFIG, SPLIT = "config.json", "split.json"
@@ -51,8 +51,7 @@ def prepare(
             f"--workdir={workdir} cannot be written: {error.strerror or error}; give a "
             "folder that you may write to"
         ) from error
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("workdir")
+    sharding.wait_for_peers("workdir")
     return workdir
 
 
