@@ -46,7 +46,7 @@ def base() -> config_dict.ConfigDict:
     c.phases = (phase(),)
     c.plateau = config_dict.ConfigDict()
     c.plateau.factor = 0.1
-    c.plateau.patience = 1
+    c.plateau.patience = 1  # 0 for never
     c.plateau.rtol = 1e-4
     c.plateau.min_scale = 1e-6
 

@@ -52,6 +52,11 @@ class Logbook:
             file.write(json.dumps(line) + "\n")
         self._events.write(step, {f"{split}/{k}": v for k, v in values.items()})
 
+    def close(self) -> None:
+        """Closes the file of TensorBoard."""
+        if self._active:
+            self._events.close()
+
 
 class _Events:
     """A TensorBoard file, written in step with the run.
@@ -73,6 +78,9 @@ class _Events:
         for name, value in values.items():
             self._append(Event(summary=scalar(name, value), step=step))
         self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
     def _append(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -163,10 +163,12 @@ def plateau(spec: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
     """Divides the rate when the validated metric stops falling.
 
     Args:
-        spec: ``factor`` (1 for never), ``patience`` (validations without improvement
-            that are waited for), ``rtol``, ``min_scale``.
+        spec: ``factor`` in (0, 1), ``patience`` (validations without improvement before
+            the rate falls; 0 for never), ``rtol``, ``min_scale``.
     """
-    return optax.contrib.reduce_on_plateau(**config.plain(spec))
+    arguments = config.plain(spec)
+    arguments["patience"] = arguments["patience"] or 2**31 - 1
+    return optax.contrib.reduce_on_plateau(**arguments)
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -1,5 +1,6 @@
 """One run, put together from its config: data, task, devices; then trained and evaluated."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -166,14 +167,15 @@ def train(run: Run) -> TrainState:
         log_every=config.train.log_every,
         hooks=_observers(run, step) if first else (),
     )
-    return fit(
-        trainer,
-        state,
-        functools.partial(train_batches, run),
-        around,
-        validate=functools.partial(_validate, run, reader),
-        metric=config.checkpoint.metric,
-    )
+    with contextlib.closing(logbook):
+        return fit(
+            trainer,
+            state,
+            functools.partial(train_batches, run),
+            around,
+            validate=functools.partial(_validate, run, reader),
+            metric=config.checkpoint.metric,
+        )
 
 
 def _observers(run: Run, step: int) -> tuple[hooks.Progress, hooks.Profile]:
