@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from data_builders.phantom_chest import physics
+from data_builders.phantom_chest import detector, physics
 from data_builders.phantom_chest.anatomy import Chest
 from data_builders.phantom_chest.cohort import Cohort, Visit, stream
-from data_builders.phantom_chest.physics import Exposure, Grid, polyline
+from data_builders.phantom_chest.detector import Exposure
+from data_builders.phantom_chest.physics import Grid, polyline
 
 DEVICES = ("airway tube", "central line", "pacemaker", "electrodes", "chest tube")
 # Chance by view: PA, AP.
@@ -56,7 +57,7 @@ def draw_exposure(cohort: Cohort, visit: Visit) -> Exposure:
     u = rng.random(8)
     per_pixel = 10 ** (4.3 + 0.9 * u[0]) * (128 / cohort.size) ** 2
     return Exposure(
-        quanta=float(np.clip(per_pixel, *physics.QUANTA_RANGE)),
+        quanta=float(np.clip(per_pixel, *detector.QUANTA_RANGE)),
         scatter=0.2 + 0.15 * u[1] + (0.25 * u[2] if visit.ap else 0.0),
         blur=0.1 + 0.3 * u[3],
         low=3 + 7 * u[4],

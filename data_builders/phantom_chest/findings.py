@@ -68,7 +68,7 @@ def deform(chest: Chest, findings: Findings) -> Chest:
             ratio=chest.ratio * (1 - 0.14 * value),
         )
     if value := s("Cardiomegaly"):
-        chest = c(chest, ratio=0.50 + 0.18 * value)
+        chest = c(chest, ratio=0.50 + 0.18 * value**1.4)
     if value := s("Edema"):
         chest = c(chest, vessel=chest.vessel * (1.05 + 0.35 * value))
     if value := s("Fibrosis"):

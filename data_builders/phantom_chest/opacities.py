@@ -54,7 +54,7 @@ def nodule(site: Site, s: float, r: np.ndarray) -> list[Change]:
     count = 1 + int(r[0] < 0.25) + int(r[0] < 0.1) + int(r[0] < 0.04)
     for k in range(count):
         q = r[4 + 6 * k : 10 + 6 * k]
-        radius = 2.5 + 12.5 * s * (1 if k == 0 else 0.5 + 0.4 * q[5])
+        radius = 2.5 + 12.5 * s**1.1 * (1 if k == 0 else 0.5 + 0.4 * q[5])
         x, y = site.place(int(q[0] < 0.5), 0.1 + 0.8 * q[1], 0.1 + 0.85 * q[2])
         centre = (x, y, (q[3] - 0.5) * 70)
         window, path = ball_path(site, centre, (radius, radius * 0.92, radius))
@@ -129,7 +129,7 @@ def pneumonia(site: Site, s: float, r: np.ndarray) -> list[Change]:
     side = int(r[0] < 0.45)
     down = 0.9 - 0.55 * r[1] ** 1.6
     x, y = site.place(side, 0.3 + 0.4 * r[2], down)
-    size = 24 + 20 * s
+    size = 27 + 22 * s
     lines = bronchogram(site, x, y, size, r[3]) if r[4] < 0.5 and s > 0.3 else None
     return [
         _cluster(

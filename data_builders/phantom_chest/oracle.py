@@ -1,27 +1,35 @@
 """How well the findings can be told at all: the ceiling of each class at each size.
 
-The observer knows the shape of every lesion, the dose and the display, and the outlines
-of body, lungs and heart up to half their spread over patients. It does not know where
-a lesion lies, nor the clutter: vessels, ribs, vertebrae. Three steps, all in the domain
-of ``-log I``.
+The observer knows the dose and the display, the outlines of body, lungs and heart up to
+half their spread over patients, and lesions from a library of 60 of each class. It does
+not know where a lesion lies, nor the clutter: vessels, ribs, vertebrae. Four steps, all
+in the domain of ``-log I``.
 
 1. Signal. For each test film and finding, the noise-free film with the lesion less the
    same film without it. It is divided by the local standard deviation of quanta, 8-bit
    rounding and clutter; clutter is the difference of two chests with nearly the same
    outlines, other ribs and vessels. Detectability: ``d^2 = sum_f |S_f|^2 / P_f``, with
    S the spectrum of the signal and P that of the noise, both after this division.
-2. Confusion. ``kappa[j, k]``: the largest whitened correlation of signals of class j
+2. Recognition. ``rho``: the largest whitened correlation of a lesion with the library
+   (other patients' lesions and their mirror images) over all shifts. Textures are
+   also known by their energy: ``d_e^2 = 1/2 a sum_f q_f^2 / (1 + q_f)``, q the
+   expected energy over that of the noise in the part a of the film they take. The observer's answer to a lesion is
+   ``x = sqrt(rho^2 d^2 + d_e^2) + n``, n standard normal.
+3. Confusion. ``kappa[j, k]``: the largest whitened correlation of signals of class j
    with a bank of signals of class k over all shifts. A lesion of class j answers to
-   class k with ``kappa x + sqrt(1 - kappa^2) n``, where ``x = d + n`` is its own answer.
-3. Score. Each film has events: its lesions, and the background, where the largest of M
+   class k with ``kappa x + sqrt(1 - kappa^2) n``, where x is its own answer.
+4. Score. Each film has events: its lesions, and the background, where the largest of M
    normal numbers answers (M: lung area over the median area of the class's lesions).
    The score of class c is the largest over the events of
-   ``r_c^2 / 2 - log(1 + sum_k exp(r_k^2 / 2))``, k over the other classes; its AUROC
-   against the true labels, averaged over draws, is the ceiling.
+   ``r_c^2 / 2 - log(1 + 0.01 sum_k exp(r_k^2 / 2))``, k over the other classes (0.01:
+   odds of a lesion of a class at a place; answers below 0 count as 0 in the sum, and
+   with a minus sign in front). Its AUROC against the true labels, averaged over draws,
+   is the ceiling.
 
 Cardiomegaly and Emphysema are shapes, not lesions: their observer measures the widths
-and heights that a film shows, with an error of half their spread, and separates them by a linear discriminant, fitted on
-half the patients and scored on the other half. Cardiomegaly sees the heart magnified.
+and heights that a film shows (the heart as magnified), with an error of half their
+spread, and separates them by a linear discriminant, fitted on half the patients and
+scored on the other half.
 
 ``python -m data_builders.phantom_chest.oracle --config=tiny`` updates `ceilings.json`.
 """
@@ -32,19 +40,18 @@ import json
 import pathlib
 
 import numpy as np
-from scipy.special import ndtri
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
 from cxr_jax.labels import NIH14
-from data_builders.phantom_chest import anatomy, film, physics, vessels
+from data_builders.phantom_chest import anatomy, detector, film, observer, vessels
 from data_builders.phantom_chest import cohort as cohorts
 from data_builders.phantom_chest.cohort import Cohort, Visit
 from data_builders.phantom_chest.radiograph import BOX_THRESHOLD, Scene, make_scene
 
 FILE = pathlib.Path(__file__).with_name("ceilings.json")
 SHAPES = ("Cardiomegaly", "Emphysema")
-BANK, DRAWS = 24, 16
+DRAWS = 16
 REDRAWN = ("vertebra", "rib_radius", "rib_drop", "bow", "hilum", "vessel")
 # The observer's error about outlines, as a share of their spread over patients.
 UNKNOWN = 0.5
@@ -113,7 +120,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 def _clean(scene: Scene, t: np.ndarray) -> np.ndarray:
     """Noise-free ``-log I``."""
-    return physics.detect(t, exposure=scene.exposure, pixel=scene.grid.pixel, rng=None)
+    return detector.detect(t, exposure=scene.exposure, pixel=scene.grid.pixel, rng=None)
 
 
 def measure(cohort: Cohort, visit: Visit) -> Measured:
@@ -146,7 +153,7 @@ def measure(cohort: Cohort, visit: Visit) -> Measured:
 
 def _pixel_noise(scene: Scene, shown: np.ndarray) -> np.ndarray:
     """Variance of quantum noise and of 8-bit rounding."""
-    quanta = np.clip(scene.exposure.quanta, *physics.QUANTA_RANGE)
+    quanta = np.clip(scene.exposure.quanta, *detector.QUANTA_RANGE)
     step = np.ptp(np.percentile(shown, [5, 98])) / (255 * 0.82)
     return np.exp(shown) / quanta + step**2 / 12
 
@@ -179,71 +186,6 @@ def shape_error() -> np.ndarray:
     return UNKNOWN * np.std([_shape(c, ap=False) for c in drawn], 0)
 
 
-def confusion(unit: list[dict[str, np.ndarray]]) -> np.ndarray:
-    """``kappa[j, k]`` (step 2); 0 for the `SHAPES`, 1 on the diagonal."""
-    bank = {
-        name: [signals[name] for signals in unit if name in signals][:BANK]
-        for name in NIH14
-    }
-    kappa = np.eye(cohorts.CLASSES)
-    for j, own in enumerate(NIH14):
-        for k, other in enumerate(NIH14):
-            if j == k or not bank[own] or not bank[other]:
-                continue
-            templates = np.stack(bank[other])
-            best = [_best_match(signal, templates) for signal in bank[own]]
-            kappa[j, k] = np.median(best)
-    return kappa
-
-
-def _best_match(signal: np.ndarray, templates: np.ndarray) -> float:
-    """Largest correlation of a signal with any template at any shift."""
-    match = np.fft.ifft2(signal[None] * templates.conj(), axes=(1, 2)).real
-    return float(match.max()) * signal.size
-
-
-def scores(
-    found: list[Measured],
-    d: np.ndarray,
-    kappa: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """One draw of the observer's scores, ``[films, 14]`` (step 3)."""
-    classes = cohorts.CLASSES
-    area = np.stack([m.area for m in found])
-    typical = np.array(
-        [np.median(area[area[:, k] > 0, k]) if d[:, k].any() else 1 for k in range(14)]
-    )
-    lung = np.array([m.lung for m in found])[:, None]
-    places = np.maximum(lung / np.maximum(typical, 1), 1)
-    # The largest of M normal numbers, by its quantile function.
-    best = _normal_quantile(rng.random(d.shape) ** (1 / places))
-    out = _evidence(best, np.full(d.shape, -np.inf))
-    for j in range(classes):
-        here = d[:, j] > 0
-        x = d[here, j] + rng.standard_normal(here.sum())
-        noise = rng.standard_normal((here.sum(), classes))
-        r = kappa[j] * x[:, None] + np.sqrt(1 - kappa[j] ** 2) * noise
-        energy = np.sign(r) * r * r / 2
-        rest = np.stack(
-            [
-                np.logaddexp.reduce(np.delete(energy, k, 1), axis=1)
-                for k in range(classes)
-            ],
-            1,
-        )
-        out[here] = np.maximum(out[here], _evidence(r, rest))
-    return out
-
-
-def _evidence(r: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    return np.sign(r) * r * r / 2 - np.logaddexp(0, rest)
-
-
-def _normal_quantile(p: np.ndarray) -> np.ndarray:
-    return ndtri(np.clip(p, 1e-12, 1 - 1e-12))
-
-
 def shape_ceiling(found: list[Measured], k: int) -> float:
     """AUROC of a linear discriminant on the shown anatomy, two-fold by patient."""
     x = np.stack([m.shape for m in found])
@@ -268,8 +210,8 @@ def ceilings(cohort: Cohort, *, films: int) -> dict[str, dict]:
         films: at most so many test films are measured.
 
     Returns:
-        class → ``ceiling`` (AUROC), ``n_pos`` (films with the finding), ``d``
-        (quartiles of the detectability, lesions only).
+        class → ``ceiling`` (AUROC), ``n_pos`` (films with the finding); of lesions
+        ``d`` (quartiles of the detectability) and ``rho`` (median).
     """
     chosen = []
     for patient in cohorts.schedule(cohort):
@@ -277,10 +219,18 @@ def ceilings(cohort: Cohort, *, films: int) -> dict[str, dict]:
             chosen += cohorts.visits(cohort, patient)
     found = [measure(cohort, visit) for visit in chosen[:films]]
     d, unit = detectability(found)
-    kappa = confusion(unit)
+    who = np.array([m.visit.patient.number for m in found])
+    rho = observer.recognised(who, unit)
+    area = np.stack([m.area for m in found])
+    answer = np.hypot(rho * d, observer.texture(d, unit, area=area))
+    setting = {
+        "area": area,
+        "lung": np.array([m.lung for m in found]),
+        "kappa": observer.confusion(unit),
+        "rng": np.random.default_rng(cohort.seed),
+    }
     truth = np.stack([m.visit.truth for m in found])
-    rng = np.random.default_rng(cohort.seed)
-    drawn = [scores(found, d, kappa, rng) for _ in range(DRAWS)]
+    drawn = [observer.scores(answer, **setting) for _ in range(DRAWS)]
     out = {}
     for k, name in enumerate(NIH14):
         entry = {"ceiling": None, "n_pos": int(truth[:, k].sum())}
@@ -290,6 +240,8 @@ def ceilings(cohort: Cohort, *, films: int) -> dict[str, dict]:
             else:
                 value = np.mean([roc_auc_score(truth[:, k], s[:, k]) for s in drawn])
                 own = d[d[:, k] > 0, k]
+                known = rho[d[:, k] > 0, k]
+                entry["rho"] = round(float(np.median(known)), 2)
                 entry["d"] = [round(float(q), 2) for q in np.quantile(own, QUARTILES)]
             entry["ceiling"] = round(float(value), 4)
         out[name] = entry

@@ -34,10 +34,10 @@ def effusion(site: Site, s: float, r: np.ndarray, *, supine: bool) -> list[Chang
     changes = []
     for k, side in enumerate(sides_of(r[0], both=0.28)):
         amount = s * (1 if k == 0 else 0.35 + 0.5 * r[1])
-        rise = 15 + 130 * amount**1.25
+        rise = 12 + 125 * amount**1.7
         bottom = site.chest.bottom + 4 * side
         away = site.edge(side) - np.abs(site.grid.x)
-        climb = (14 + 34 * min(amount * 3, 1)) * np.exp(-np.maximum(away, 0) / 26)
+        climb = (12 + 24 * min(amount * 2.5, 1)) * np.exp(-np.maximum(away, 0) / 26)
         level = bottom - rise - climb + 0.06 * np.maximum(away, 0)
         fill = ramp(site.grid.y - level, 9.0)
         if supine:
@@ -49,18 +49,20 @@ def effusion(site: Site, s: float, r: np.ndarray, *, supine: bool) -> list[Chang
     return changes
 
 
-def _inner_edge(site: Site, side: int, gap: float):
+def _inner_edge(site: Site, side: int, gap: float, s: float):
     """The visceral pleura: the lung's edge moved inwards and down by a shrinking gap."""
-    shrink = np.clip(1.3 - rows() / (0.85 * site.chest.bottom), 0, 1)
+    reach = (0.15 + 0.58 * s) * site.chest.bottom
+    shrink = np.clip(1.2 - rows() / reach, 0, 1)
     lateral, _, _ = lung_outline(site.chest, side)
-    moved = lateral[np.maximum(np.arange(len(lateral)) - int(0.9 * gap / STEP), 0)]
+    drop = (0.9 * gap / STEP * np.minimum(2 * shrink, 1)).astype(int)
+    moved = lateral[np.maximum(np.arange(len(lateral)) - drop, 0)]
     return moved - gap * shrink * (1 + 0.1 * np.sin(rows() / 23))
 
 
 def pneumothorax(site: Site, s: float, r: np.ndarray, *, supine: bool) -> list[Change]:
     """Gas without lung markings beyond a thin pleural line, 5 to 60 mm wide."""
     side = int(r[0] < 0.48)
-    gap = 5 + 55 * s**1.15
+    gap = 5 + 55 * s**1.4
     sign = 1.0 if side else -1.0
     if supine:
         x, y = site.place(side, 0.72, 0.97)
@@ -69,11 +71,12 @@ def pneumothorax(site: Site, s: float, r: np.ndarray, *, supine: bool) -> list[C
         return [
             Change(name="Pneumothorax", mu=0.0, window=window, path=path, clears=True)
         ]
-    edge = _inner_edge(site, side, gap)
+    edge = _inner_edge(site, side, gap, s)
     away = np.abs(site.grid.x) - edge.astype(np.float32)[site.index]
     beyond = np.maximum(ramp(away, 2.0), ramp(0.9 * gap - site.grid.y, 2.0))
     beyond = beyond * (site.air.side == side)
-    y = np.linspace(0.9 * gap + 1, 0.97 * site.chest.bottom, 40)
+    low = min(1.2 * (0.15 + 0.58 * s), 0.97) * site.chest.bottom
+    y = np.linspace(0.9 * gap + 1, max(low, 0.9 * gap + 20), 40)
     x = sign * np.interp(y, rows(), edge)
     lines = polyline(np.stack([x, y], -1), 0.7, mu=DENSE, gain=16.0)
     gas = Change(
@@ -113,7 +116,7 @@ def pleural_thickening(site: Site, s: float, r: np.ndarray) -> list[Change]:
             local = thick * np.sqrt(np.clip(2.5 * ends, 0, 1))
             fill = ramp(local - away, 1.5) * (ends > 0)
         # A plaque covers part of the wall's depth only.
-        part = fade(s) * (0.35 + 0.3 * r[4])
+        part = fade(s) * (0.22 + 0.23 * r[4])
         fill = fill * part * (site.air.side == side)
         changes.append(
             Change(

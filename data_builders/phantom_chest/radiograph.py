@@ -8,6 +8,7 @@ from cxr_jax.labels import NIH14
 from data_builders.phantom_chest import (
     acquisition,
     anatomy,
+    detector,
     film,
     physics,
     readers,
@@ -18,7 +19,8 @@ from data_builders.phantom_chest import findings as findings_
 from data_builders.phantom_chest import regions as regions_
 from data_builders.phantom_chest.anatomy import Chest
 from data_builders.phantom_chest.cohort import Cohort, Visit
-from data_builders.phantom_chest.physics import Exposure, Grid
+from data_builders.phantom_chest.detector import Exposure
+from data_builders.phantom_chest.physics import Grid
 
 BOX_THRESHOLD = 0.2
 
@@ -127,7 +129,7 @@ def raw_signal(cohort: Cohort, scene: Scene, *, noise: bool = True) -> np.ndarra
     visit = scene.visit
     key = (visit.patient.number, visit.film, "quanta")
     rng = cohorts.stream(cohort, *key) if noise else None
-    return physics.detect(
+    return detector.detect(
         scene.integrals.t, exposure=scene.exposure, pixel=scene.grid.pixel, rng=rng
     )
 
@@ -197,7 +199,7 @@ def _filled(box: np.ndarray, size: int) -> np.ndarray:
 def make_radiograph(cohort: Cohort, visit: Visit) -> Radiograph:
     """Generate one film: a pure function of (cohort, patient, film)."""
     scene = make_scene(cohort, visit)
-    image = physics.display(raw_signal(cohort, scene), exposure=scene.exposure)
+    image = detector.display(raw_signal(cohort, scene), exposure=scene.exposure)
     xyxy, label, many = find_boxes(scene)
     who = visit.patient
     rng = cohorts.stream(cohort, who.number, visit.film, "regions")

@@ -68,7 +68,7 @@ def heart_outline(chest: Chest) -> np.ndarray:
     c = chest
     tall = c.heart_width * c.magnify
     return oval(
-        c.heart_left, c.heart_y - 0.42 * tall, c.heart_right, c.heart_y + 0.4 * tall
+        c.heart_left, c.heart_y - 0.39 * tall, c.heart_right, c.heart_y + 0.39 * tall
     )
 
 

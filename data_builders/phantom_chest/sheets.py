@@ -18,7 +18,7 @@ from data_builders.phantom_chest import radiograph
 from data_builders.phantom_chest.cohort import Cohort, Visit
 
 SEVERITIES = (0.2, 0.55, 0.95)
-COHORT = Cohort(films=1, size=256)
+COHORT = Cohort(films=1, size=192)
 COLUMNS = 6
 COLOURS = ("#ffcc00", "#66ccff", "#ff6699", "#99ff66")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.labels import NIH14
-from data_builders.phantom_chest import anatomy, film, physics, vessels
+from data_builders.phantom_chest import anatomy, detector, film, physics, vessels
 from data_builders.phantom_chest import findings as findings_
 from data_builders.phantom_chest.findings import Findings
 from data_builders.phantom_chest.site import Site, ball_path
@@ -156,11 +156,11 @@ def test_a_finding_changes_t_by_attenuation_times_replaced_lung(name):
 
 def test_display_shows_dense_as_white_and_uses_eight_bits():
     t = np.tile(np.linspace(0.5, 5, 64, dtype=np.float32), (64, 1))
-    exposure = physics.Exposure(
+    exposure = detector.Exposure(
         quanta=1e5, scatter=0.2, blur=0.1, low=5, high=98, slope=3, shift=0.5, gamma=1
     )
-    clean = physics.detect(t, exposure=exposure, pixel=6.25, rng=None)
-    shown = physics.display(clean, exposure=exposure)
+    clean = detector.detect(t, exposure=exposure, pixel=6.25, rng=None)
+    shown = detector.display(clean, exposure=exposure)
     assert shown.dtype == np.uint8
     assert np.all(np.diff(shown[32].astype(int)) >= 0)
     assert shown[32, -1] > 200
@@ -169,11 +169,11 @@ def test_display_shows_dense_as_white_and_uses_eight_bits():
 
 def test_noise_is_poisson():
     t = np.full((256, 256), 1.0, np.float32)
-    exposure = physics.Exposure(
+    exposure = detector.Exposure(
         quanta=1e4, scatter=0.0, blur=0.0, low=5, high=98, slope=3, shift=0.5, gamma=1
     )
     rng = np.random.default_rng(0)
-    noisy = np.exp(-physics.detect(t, exposure=exposure, pixel=1.5, rng=rng))
+    noisy = np.exp(-detector.detect(t, exposure=exposure, pixel=1.5, rng=rng))
     mean = np.exp(-1.0)
     assert noisy.mean() == pytest.approx(mean, rel=1e-3)
     assert noisy.var() == pytest.approx(mean / 1e4, rel=0.03)
