@@ -137,6 +137,9 @@ def finalize(config: config_dict.ConfigDict) -> None:
     for key in (*positive, "checkpoint.every_steps", "checkpoint.keep"):
         if get(config, key) < 1:
             raise ConfigError(f"{key}={get(config, key)}: must be at least 1")
+    for key in ("data.threads", "eval.resamples", "eval.samples"):
+        if get(config, key) < 0:
+            raise ConfigError(f"{key}={get(config, key)}: must be at least 0")
     if config.train.batch_size % config.train.accumulate:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} is not divisible by "

@@ -12,7 +12,7 @@ from cxr_jax import config as configs
 from cxr_jax import evaluate, samples, workdir
 from cxr_jax.checkpoint import sha256
 from cxr_jax.data import pipeline
-from cxr_jax.errors import CheckpointError
+from cxr_jax.errors import ConfigError
 from cxr_jax.predictions import Predictions
 from cxr_jax.run import Run
 from cxr_jax.step import TrainState
@@ -30,7 +30,8 @@ def evaluate_run(run: Run) -> dict[str, Result]:
         Part → the content of its ``result.json``.
 
     Raises:
-        CheckpointError: there is no best checkpoint, or it is damaged.
+        ConfigError: nothing was trained here.
+        CheckpointError: the best checkpoint is damaged.
         Stopped: a signal came.
     """
     state, step = _best(run)
@@ -66,8 +67,8 @@ def evaluate_run(run: Run) -> dict[str, Result]:
 def _best(run: Run) -> tuple[TrainState, int]:
     found = run.checkpoints("best").restore(lambda m: run.trainer.abstract(m["phase"]))
     if found is None:
-        raise CheckpointError(
-            f"{run.workdir} holds no best checkpoint; train first (--mode=train)"
+        raise ConfigError(
+            f"--workdir={run.workdir} holds no best checkpoint; train first (--mode=train)"
         )
     return found.state, found.step
 

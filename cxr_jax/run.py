@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import config_dict
 
 from cxr_jax import config as configs
-from cxr_jax import hooks, optim, reading, sharding, workdir
+from cxr_jax import hooks, optim, reading, rehearsal, sharding, workdir
 from cxr_jax.checkpoint import Checkpoints
 from cxr_jax.data import pipeline, splits
 from cxr_jax.evaluators import Evaluator
@@ -76,15 +76,22 @@ class Run:
 
     def evaluators(self, *, resamples: int) -> tuple[Evaluator, ...]:
         """Those that the config names."""
-        return tuple(
-            configs.build(
-                spec,
-                mean_classes=self.config.eval.mean_classes,
-                resamples=resamples,
-                seed=self.config.seed,
-            )
-            for spec in self.config.eval.evaluators
+        return make_evaluators(self.config, resamples=resamples)
+
+
+def make_evaluators(
+    config: config_dict.ConfigDict, *, resamples: int
+) -> tuple[Evaluator, ...]:
+    """The evaluators that a config names."""
+    return tuple(
+        configs.build(
+            spec,
+            mean_classes=config.eval.mean_classes,
+            resamples=resamples,
+            seed=config.seed,
         )
+        for spec in config.eval.evaluators
+    )
 
 
 def open_run(
@@ -99,8 +106,8 @@ def open_run(
         stopper: installed.
 
     Raises:
-        ConfigError: a part, a batch size, or a workdir that does not fit.
-        DataError: data that is not prepared, or a split without films.
+        ConfigError: a part, a batch size, a metric, or a workdir that does not fit.
+        DataError: data that is not prepared, a split without films, a class it lacks.
     """
     task = configs.build(config.task)
     dataset = pipeline.open_dataset(config.data.dataset, data_dir=data_dir)
@@ -112,19 +119,37 @@ def open_run(
         seed=config.data.split_seed,
         fractions=config.data.fractions,
     )
-    trainer = _trainer(config, task, films=len(split.parts["train"]))
+    trainer = make_trainer(config, task, films=len(split.parts["train"]))
+    fields = pipeline.Fields(classes=task.classes, truth="truth" in dataset.features)
+    rehearsal.rehearse(
+        config,
+        trainer=trainer,
+        dataset=dataset,
+        fields=fields,
+        evaluators=make_evaluators(config, resamples=0),
+    )
     return Run(
         config=config,
         workdir=workdir.prepare(path, config, split.passport),
         dataset=dataset,
-        fields=pipeline.Fields(classes=task.classes, truth="truth" in dataset.features),
+        fields=fields,
         split=split,
         trainer=trainer,
         stopper=stopper,
     )
 
 
-def _trainer(config: config_dict.ConfigDict, task: Task, *, films: int) -> Trainer:
+def make_trainer(config: config_dict.ConfigDict, task: Task, *, films: int) -> Trainer:
+    """The static half of training.
+
+    Args:
+        config: as resolved.
+        task: built from it.
+        films: in the training part.
+
+    Raises:
+        ConfigError: a batch size that does not divide among the devices.
+    """
     mesh = sharding.make_mesh()
     for key in ("train.batch_size", "eval.batch_size"):
         sharding.check_batch_size(configs.get(config, key), mesh, key=key)

@@ -30,17 +30,19 @@ def prepare(
 
     Raises:
         ConfigError: the folder cannot be written, or holds a run with another config or
-            split (the differences are named; resumable keys may differ).
+            split (the differences are named; resumable keys may differ). A run that
+            saved nothing yet binds nobody: a mistake may be mended in place.
     """
     workdir = epath.Path(workdir)
     new = json.loads(configs.to_json(config))
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        begun = any(workdir.glob("checkpoints/*/*"))
         old = read_json(workdir / CONFIG)
-        if old is not None:
+        if begun and old is not None:
             _compare(workdir, configs.differences(old, new), "config")
         passport = read_json(workdir / SPLIT)
-        if passport is not None and passport != json.loads(json.dumps(split)):
+        if begun and passport is not None and passport != json.loads(json.dumps(split)):
             changed = [k for k in split if passport.get(k) != split[k]]
             _compare(workdir, changed, "split passport")
         if jax.process_index() == 0:

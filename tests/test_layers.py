@@ -20,7 +20,7 @@ LEVELS = {
     3: "evaluators tasks.base",
     4: "checkpoint optim tasks.*",
     5: "evaluate step",
-    6: "reading train",
+    6: "reading rehearsal train",
     7: "run pages.*",
     8: "report results",
     9: "main",

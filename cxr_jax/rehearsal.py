@@ -1,0 +1,75 @@
+"""What would only go wrong hours later, tried before the first file is written.
+
+Names of parts that are used late (the optimizer of the second phase, an evaluator, the
+metric that picks the best checkpoint) are resolved, and evaluators read two made-up
+films. Nothing is compiled.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import config_dict
+
+from cxr_jax.data import source, splits
+from cxr_jax.errors import ConfigError
+from cxr_jax.evaluators import Evaluator, check_requirements
+from cxr_jax.predictions import Predictions
+from cxr_jax.step import Trainer
+
+LOSS = "loss"
+
+
+def rehearse(
+    config: config_dict.ConfigDict,
+    *,
+    trainer: Trainer,
+    dataset: source.Dataset,
+    fields: source.Fields,
+    evaluators: Sequence[Evaluator],
+) -> None:
+    """Refuses a run whose end is wrong before it begins.
+
+    Args:
+        config: as resolved.
+        trainer: of the run.
+        dataset: opened.
+        fields: what the run reads of each film.
+        evaluators: those of a validation, without intervals.
+
+    Raises:
+        ConfigError: an unknown part, part of the split, class or metric; the message
+            names the key.
+        DataError: the dataset lacks a class or a field.
+    """
+    chosen = config.eval.splits
+    unknown = [part for part in chosen if part not in splits.PARTS]
+    if unknown or not chosen:
+        raise ConfigError(
+            f"eval.splits={chosen!r}: give some of {', '.join(splits.PARTS)}"
+        )
+    source.Reader(dataset, fields)
+    for phase in range(len(trainer.phases)):
+        trainer.transformation(phase, trainer.model_def.params)
+    have = ["labels", "probs", *(["truth"] if fields.truth else [])]
+    check_requirements(evaluators, have)
+    table = _made_up(trainer.task.classes, truth=fields.truth)
+    names = [LOSS, *(n for e in evaluators for n in e(table)["metrics"])]
+    if config.checkpoint.metric not in names:
+        raise ConfigError(
+            f"checkpoint.metric={config.checkpoint.metric!r}: a validation gives"
+            f" {', '.join(names)}"
+        )
+
+
+def _made_up(classes: Sequence[str], *, truth: bool) -> Predictions:
+    labels = np.repeat(np.float32([[0], [1]]), len(classes), axis=1)
+    return Predictions(
+        classes=tuple(classes),
+        ids=np.array(["a", "b"]),
+        patients=np.array(["a", "b"]),
+        studies=np.array(["", ""]),
+        index=np.arange(2),
+        probs=labels * 0.5,
+        labels=labels,
+        truth=labels if truth else None,
+    )
