@@ -14,7 +14,7 @@ set -u
 usage() { echo "usage: $0 N [--] COMMAND ...; N is a number of processes, at least 1" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 count=$1; shift
-case $count in ''|*[!0-9]*|0) usage ;; esac
+case $count in ''|*[!0-9]*|0*) usage ;; esac
 [ "$1" = "--" ] && shift
 [ $# -ge 1 ] || usage
 

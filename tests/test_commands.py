@@ -1,0 +1,247 @@
+"""Commands as users type them: what is wrong is one line and code 2, what is right is exact.
+
+Builder commands with bad films, tables and folders: ``data_builders/test_refusals.py``.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cxr_jax import main
+from cxr_jax.preemption import Stopper
+
+ROOT = pathlib.Path(__file__).parents[1]
+CHEXNET = str(ROOT / "configs" / "chexnet.py")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """``main`` in this process, which keeps its signals, variables and loggers."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    monkeypatch.setattr(Stopper, "install", lambda self: None)
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+    def run(*argv):
+        code = main.main([str(word) for word in argv])
+        written = capsys.readouterr()
+        return code, written.out, written.err
+
+    yield run
+    absl.setLevel(level)
+
+
+def refused(result, words):
+    code, out, err = result
+    assert code == 2, err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert words in err, err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "required: --config"),
+        (["--config=nowhere.py"], "no config file 'nowhere.py'"),
+        ([f"--config={CHEXNET}:fantom"], "did you mean phantom?"),
+        ([f"--config={CHEXNET}", "--mode=trian"], "choose from"),
+        ([f"--config={CHEXNET}", "--wrkdir=x"], "unrecognized arguments: --wrkdir=x"),
+        ([f"--config={CHEXNET}", "train"], "unrecognized arguments: train"),
+    ],
+)
+def test_a_wrong_command_line(command, argv, words):
+    refused(command(*argv), words)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.batch_sise=8", "did you mean train.batch_size?"),
+        ("train.batch_size=many", "expected int, got str"),
+        ("train.batch_size", "write --config.KEY=VALUE"),
+        ("train.batch_size=0", "must be at least 1"),
+        ("train.accumulate=3", "not divisible by train.accumulate=3"),
+        ("phases.1.epochs=1", "entries 0 to 0"),
+        ("task.name=cxr_jax.tasks.clasify.Classify", "no module"),
+        ("task.name=cxr_jax.tasks.classify.Clasify", "did you mean Classify"),
+        ("task.model.name=cxr_jax.models.densenet.densenet", "did you mean"),
+        ("task.head.dropout=half", "expected float"),
+        ("task.terms.0.fn.name=cxr_jax.losses.bse", "did you mean bce"),
+        ("phases.0.optimizer.name=cxr_jax.optim.adan", "did you mean adam"),
+        ("phases.0.schedule.name=cxr_jax.optim.cosinus", "no 'cosinus'"),
+        ("eval.evaluators.0.name=cxr_jax.evaluators.Detect", "no 'Detect'"),
+        ("eval.splits=('tset',)", "eval.splits"),
+        ("eval.splits=()", "eval.splits"),
+        ("eval.mean_classes=('brigth',)", "eval.mean_classes names brigth"),
+        ("eval.resamples=-1", "eval.resamples=-1"),
+        ("eval.samples=-1", "eval.samples=-1"),
+        ("eval.batch_size=0", "eval.batch_size=0"),
+        ("checkpoint.metric=aurocc", "checkpoint.metric"),
+        ("data.threads=-1", "data.threads=-1"),
+        ("data.scheme=by_patient", "allowed: official, patient_disjoint"),
+        ("data.scheme=official", "no lists for the split 'official'"),
+        ("data.fractions=(0.5,0.1)", "three numbers above 0"),
+        ("data.dataset=toy/17px", "toy/17px is not prepared"),
+        ("task.classes=('bright','dark')", "no class dark"),
+        ("augment.name=cxr_jax.data.augment.Augmentation", "no 'Augmentation'"),
+    ],
+)
+def test_a_wrong_config_is_refused_before_anything_is_written(
+    command, toy, tmp_path, override, words
+):
+    config, data_dir = toy
+    workdir = tmp_path / "run"
+    argv = [f"--config={config}", f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    refused(command(*argv, f"--config.{override}"), words)
+    assert not workdir.exists()
+
+
+def test_data_that_is_not_prepared_names_both_ways_out(command, tmp_path):
+    result = command(
+        f"--config={CHEXNET}", f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}"
+    )
+    refused(result, "python -m data_builders chestxray14/224px --manual_dir=RAW")
+    refused(result, "variant 'phantom'")
+
+
+def test_a_split_without_films(command, toy, tmp_path):
+    """The lists of a dataset put no film into ``val``."""
+    config, data_dir = toy
+    shutil.copytree(data_dir, tmp_path / "data")
+    table = next((tmp_path / "data").rglob("records.csv"))
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join(r.removesuffix("val") for r in rows) + "\n")
+    manifest = table.with_name("manifest.json")
+    content = json.loads(manifest.read_text())
+    for sidecar in content["sidecars"]:
+        sidecar["bytes"] = table.with_name(sidecar["file"]).stat().st_size
+    manifest.write_text(json.dumps(content))
+    result = command(
+        f"--config={config}",
+        f"--data_dir={tmp_path / 'data'}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    refused(result, "has no films in val (train 60, val 0, test 20, of 100)")
+
+
+def test_a_workdir_that_cannot_be_written(command, toy, tmp_path):
+    config, data_dir = toy
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "run", "/proc/run"):
+        argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={folder}"]
+        refused(command(*argv), f"--workdir={folder} cannot be written")
+
+
+def test_a_workdir_with_nothing_to_evaluate_or_report(command, toy, tmp_path):
+    config, data_dir = toy
+    argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    refused(command(*argv, "--mode=evaluate"), "holds no best checkpoint; train first")
+    refused(command(*argv, "--mode=report"), "run --mode=evaluate first")
+
+
+def test_a_mistake_may_be_mended_in_the_same_workdir(command, toy, tmp_path):
+    config, data_dir = toy
+    argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    refused(command(*argv, "--config.task.channels=3"), "task.mean has 1 numbers")
+    refused(command(*argv, "--mode=evaluate"), "holds no best checkpoint; train first")
+
+
+def start(*argv, **variables):
+    """The same as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cxr_jax.main", *argv],
+        cwd=ROOT,
+        env=os.environ | variables,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_process_says_the_same(toy, tmp_path):
+    config, data_dir = toy
+    argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    three = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    refused(start(*argv, **three), "train.batch_size=8 cannot be split over 3 devices")
+
+
+def test_the_summary_counts_every_parameter(command):
+    code, out, err = command(f"--config={CHEXNET}", "--mode=summary")
+    assert code == 0 and err == ""
+    # The backbone as published, and a classifier of 14 classes on its 1,024 features.
+    count = 6_953_856 + 1024 * 14 + 14
+    assert f"parameters: {count:,}" in out.splitlines()
+    listed = [line.split() for line in out.splitlines() if ": " not in line]
+    statistics = sum(int(x[-1].replace(",", "")) for x in listed) - count
+    assert f"batch statistics: {statistics:,}" in out.splitlines() or not statistics
+
+
+LAUNCH = ["bash", str(ROOT / "launch" / "local.sh")]
+
+
+def launch(*argv, logs):
+    return subprocess.run(
+        [*LAUNCH, *argv],
+        env=os.environ | {"CXR_LOG_DIR": str(logs)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["2"],
+        ["2", "--"],
+        ["0", "true"],
+        ["00", "true"],
+        ["two", "true"],
+        ["-1", "x"],
+    ],
+)
+def test_the_launcher_refuses_wrong_usage(tmp_path, argv):
+    done = launch(*argv, logs=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("codes", "status"),
+    [
+        ((0, 0), 0),
+        ((75, 75), 75),
+        ((75, 0), 75),
+        ((0, 75), 75),
+        ((3, 75), 3),
+        ((75, 4), 4),
+        ((5, 6), 5),
+        ((0, 1, 75), 1),
+    ],
+)
+def test_the_launcher_ends_as_its_processes_do(tmp_path, codes, status):
+    code = (
+        "import os, sys; e = os.environ; i = int(e['CXR_PROCESS_ID']);"
+        "print(i, e['CXR_NUM_PROCESSES'], e['CXR_COORDINATOR'], flush=True);"
+        f"sys.exit({codes}[i])"
+    )
+    done = launch(str(len(codes)), "--", sys.executable, "-c", code, logs=tmp_path)
+    assert done.returncode == status, done.stderr
+    said = [done.stdout]
+    said += [(tmp_path / f"process-{i}.log").read_text() for i in range(1, len(codes))]
+    words = [line.split() for line in said]
+    assert [w[:2] for w in words] == [
+        [str(i), str(len(codes))] for i in range(len(codes))
+    ]
+    assert len({w[2] for w in words}) == 1 and words[0][2].startswith("127.0.0.1:")
