@@ -267,7 +267,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--films", type=int, default=1500)
     args = parser.parse_args(argv)
     stored = json.loads(FILE.read_text()) if FILE.exists() else {}
-    classes = ceilings(known[args.config], films=args.films)
+    # All sizes at the same prevalences, so that each class has positives.
+    rates = {"multiplier": 2.0, "floor": 0.09, "cap": 0.2}
+    cohort = dataclasses.replace(known[args.config], **rates)
+    classes = ceilings(cohort, films=args.films)
     version = str(builder.Builder.VERSION)
     stored[args.config] = {"version": version, "films": args.films, "classes": classes}
     FILE.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")

@@ -15,7 +15,7 @@ from data_builders.phantom_chest import prevalence, readers
 from data_builders.phantom_chest.cohort import Cohort
 from data_builders.phantom_chest.phantom_chest_dataset_builder import SMALL, TINY
 
-NATURAL = Cohort(films=40_000, size=64, floor=0.0, cap=1.0, more=1e-9)
+NATURAL = Cohort(films=20_000, size=64, floor=0.0, cap=1.0, more=1e-9)
 
 
 def all_visits(cohort):
@@ -80,7 +80,7 @@ def test_splits_are_by_patient_and_of_the_stated_size():
 
 
 def test_findings_persist_from_film_to_film():
-    cohort = dataclasses.replace(NATURAL, films=20_000, more=0.6)
+    cohort = dataclasses.replace(NATURAL, films=8_000, more=0.6)
     kept = []
     for patient in cohorts.schedule(cohort):
         found = cohorts.visits(cohort, patient)
@@ -89,7 +89,7 @@ def test_findings_persist_from_film_to_film():
 
 
 def test_mined_labels_miss_and_invent_at_the_stated_rates():
-    cohort = dataclasses.replace(TINY, films=12_000)
+    cohort = dataclasses.replace(TINY, films=6_000)
     visits = all_visits(cohort)
     truth = np.stack([v.truth for v in visits]) > 0
     mined = np.stack([cohorts.mined_labels(cohort, v) for v in visits]) > 0
