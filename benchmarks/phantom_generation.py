@@ -9,7 +9,7 @@ A builder comes by a film in one of two ways. They take turns in one process:
   (``read_film``), reduce it by area (``reduce_film``). No labels.
 
 The PNG files are computed films, enlarged, with grain that makes them about as large as
-the released ones (0.4 MB). They are read faster all the same (about 1.5 times), so they
+the released ones (0.4 MB). They are read faster all the same (1.2 to 1.6 times), so they
 flatter reading: ``--images=FOLDER`` takes released files. All are in the page cache. Printed are medians over the rounds, and computed divided by read in films/s: more
 than 1 means that computing a film takes less time than reading one.
 """
