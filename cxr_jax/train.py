@@ -109,6 +109,7 @@ def fit(
             # the compilation ends the process at once.
             train_step = trainer.step(phase).lower(state, first).compile()
         around.stopper.begin()
+        loop.start_clock()
         while True:
             if loop.is_due(step, start, end) and int(state.validated) != step:
                 state = loop.validation(state)
@@ -145,6 +146,10 @@ class _Loop:
         self._validate = validate
         self._metric = metric
         self._pending: list[Mapping[str, Any]] = []
+        self._clock = time.perf_counter()
+
+    def start_clock(self) -> None:
+        """Leaves out of the speed what is not training: compiling, validating."""
         self._clock = time.perf_counter()
 
     def is_due(self, step: int, start: int, end: int) -> bool:
@@ -187,7 +192,7 @@ class _Loop:
         self.save(state)
         if int(state.best_step) == step:
             self.save_best(state)
-        self._clock = time.perf_counter()
+        self.start_clock()
         return state
 
     def save(self, state: TrainState) -> None:
