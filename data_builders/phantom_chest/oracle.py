@@ -266,12 +266,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config", choices=sorted(known), required=True)
     parser.add_argument("--films", type=int, default=1500)
     args = parser.parse_args(argv)
-    stored = json.loads(FILE.read_text()) if FILE.exists() else {}
     # All sizes at the same prevalences, so that each class has positives.
     rates = {"multiplier": 2.0, "floor": 0.09, "cap": 0.2}
     cohort = dataclasses.replace(known[args.config], **rates)
     classes = ceilings(cohort, films=args.films)
     version = str(builder.Builder.VERSION)
+    stored = json.loads(FILE.read_text()) if FILE.exists() else {}
     stored[args.config] = {"version": version, "films": args.films, "classes": classes}
     FILE.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
     for name, entry in classes.items():

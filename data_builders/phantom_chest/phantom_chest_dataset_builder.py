@@ -93,8 +93,11 @@ class Builder(packing.Packed):
     """``tiny`` (64 px), ``small`` (128 px) and ``base`` (256 px, 20,000 films)."""
 
     # Pixels are part of the version: any change of them raises it.
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First phantom."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "First phantom.",
+        "1.1.0": "Lesions sized like the real boxes; contrast vanishes with severity.",
+    }
     BUILDER_CONFIGS: ClassVar = [
         PhantomConfig(name="tiny", description="64 px", cohort=TINY),
         PhantomConfig(name="small", description="128 px", cohort=SMALL),
@@ -132,5 +135,5 @@ class Builder(packing.Packed):
         """Texts of the dataset's page."""
         return {
             "description": "Simulated chest radiographs whose findings are known.",
-            "citation": "cxr_jax phantom chest, version 1.0.0",
+            "citation": "cxr_jax phantom chest",
         }

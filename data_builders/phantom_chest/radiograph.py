@@ -100,7 +100,7 @@ def make_scene(cohort: Cohort, visit: Visit, *, over: int | None = None) -> Scen
         field=position.field,
         centre=position.centre,
         angle=position.angle,
-        over=over or (2 if cohort.size <= 128 else 1),
+        over=over or (2 if cohort.size < 128 else 1),
     )
     devices = acquisition.draw_devices(cohort, visit)
     solids, lines = acquisition.place_devices(cohort, visit, chest, grid, devices)
