@@ -10,6 +10,7 @@ CORE = [
     "tensorflow-datasets>=4.9.9",
     "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not say so
     "grain>=0.2.15",
+    "array_record>=0.8.0",
     "numpy>=2.0",
     "scipy>=1.13",
     "scikit-learn>=1.5",

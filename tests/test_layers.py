@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # CONTRIBUTING.md shows the same numbers.
 LEVELS = {
     -1: "errors",
-    0: "boxes config errors labels preemption sharding types",
+    0: "boxes config labels preemption sharding types",
     1: "data.* models.* metrics.* losses logbook predictions workdir",
     2: "explain hooks objective samples",
     3: "evaluators tasks.base",
