@@ -1,0 +1,161 @@
+"""Every recipe, in every variant: its parts exist, fit each other, and train."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from cxr_jax import config as configs
+from cxr_jax import evaluators, run, sharding
+from cxr_jax.types import Batch
+from data_builders import install
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(
+    path
+    for path in (ROOT / "configs").glob("*.py")
+    if path.stem not in ("__init__", "common")
+)
+SPECS = [
+    f"{path.relative_to(ROOT)}:{word}".removesuffix(":")
+    for path in FILES
+    for word in ("", *configs.variants(str(path)))
+]
+each = pytest.mark.parametrize("spec", SPECS)
+
+
+def distinct():
+    """Without variants that only divide or report the films in another way."""
+    seen = {}
+    for spec in SPECS:
+        config = configs.load(str(ROOT / spec))
+        keys = ("task", "augment", "phases", "plateau")
+        computed = [configs.plain(config[key]) for key in keys]
+        seen.setdefault(repr([config.data.dataset, *computed]), spec)
+    return list(seen.values())
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@functools.cache
+def layout(dataset):
+    """Size and classes of a dataset, as its builder states them."""
+    builder, config = install.find(dataset)
+    return builder(data_dir=str(ROOT / "nowhere"), config=config).layout()
+
+
+def films(config, *, number, step=0):
+    """Noise in the dataset's size; labels that are drawn too."""
+    size, classes = layout(config.data.dataset).size, config.task.classes
+    rng = np.random.default_rng(step)
+    return Batch(
+        image=rng.integers(0, 256, (number, size, size, 1), np.uint8),
+        labels=rng.integers(0, 2, (number, len(classes))).astype(np.float32),
+        mask=np.ones(number, bool),
+        position=np.arange(step * number, (step + 1) * number, dtype=np.uint32),
+        index=np.arange(number, dtype=np.int32),
+    )
+
+
+@each
+def test_the_parts_of_a_recipe_fit_each_other(spec):
+    """Task, network, optimizers and evaluators; shapes only, nothing is computed."""
+    config = configs.load(spec)
+    task = configs.build(config.task)
+    assert set(task.classes) <= set(layout(config.data.dataset).classes)
+    trainer = run.make_trainer(config, task, films=1_000)
+    for phase in range(len(config.phases)):
+        state = trainer.abstract(phase)
+    batch = films(config, number=2)
+
+    def predict(params, rest):
+        return task.predict(trainer.model_def.merge(params, rest), batch)
+
+    got = jax.eval_shape(predict, state.params, state.rest)
+    assert got.logits.shape == got.probs.shape == (2, len(task.classes))
+    if got.maps is not None:
+        # Fewer cells say nothing about where a finding is.
+        assert min(got.maps.shape[1:3]) >= 7, got.maps.shape
+    chosen = run.make_evaluators(config, resamples=0)
+    evaluators.check_requirements(chosen, ["labels", "probs"])
+
+
+@each
+def test_what_a_recipe_reports_is_about_its_classes(spec):
+    config = configs.load(spec)
+    classes = set(config.task.classes)
+    assert set(config.eval.mean_classes) <= classes
+    assert set(config.report.ceilings) <= classes
+    for column in config.report.published:
+        assert column["name"] and column["split"], column
+        values = column["values"]
+        assert values and set(values) <= classes
+        assert all(0.5 < value < 1 for value in values.values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_head_of_a_recipe_says_what_it_claims(path):
+    head = configs.load(str(path)) and path.read_text().split('"""')[1]
+    for word in ("Paper:", "Number:", "Command:", "Hardware:"):
+        assert word in head, f"{path.name} does not say {word}"
+
+
+def test_the_published_means_are_those_of_the_papers():
+    """CheXNet v1 as its page states it, v3 as the reproductions do."""
+    config = configs.load("configs/chexnet.py")
+    columns = {c["name"]: c["values"] for c in config.report.published}
+    means = {name: np.mean(list(values.values())) for name, values in columns.items()}
+    assert round(means["CheXNet v1"], 4) == 0.8424
+    assert round(means["CheXNet v3"], 4) == 0.8414
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spec", distinct())
+def test_each_config_takes_two_steps_at_full_width(spec):
+    """Films of the dataset's size, two per device; everything else as in the recipe."""
+    config = configs.load(spec, ["train.accumulate=1", "train.batch_size=2"])
+    trainer = run.make_trainer(config, configs.build(config.task), films=1_000)
+    state, step = trainer.init(), trainer.step(0)
+    before = jax.tree.map(np.asarray, state.params)
+    for number in range(2):
+        batch = sharding.to_global(films(config, number=2, step=number), trainer.mesh)
+        state, metrics = step(state, batch)
+        assert np.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
+    assert int(state.step) == 2 and int(state.bad_step) == -1
+    moved = [k for k, v in before.items() if not np.array_equal(v, state.params[k])]
+    assert moved and all(np.isfinite(v).all() for v in state.params.values())
+
+
+@pytest.mark.long
+def test_the_phantom_recipe_reaches_its_figure(tmp_path):
+    """What `make run` does, in a folder of its own."""
+    command = [sys.executable, "-m", "cxr_jax.main"]
+    command += ["--config=configs/chexnet.py:phantom", f"--workdir={tmp_path / 'run'}"]
+    command += [f"--data_dir={tmp_path / 'data'}"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=3_600,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run/evaluation/test/result.json").read_text())
+    mean = result["metrics"]["auroc@truth"]["mean"]
+    wanted = configs.load("configs/chexnet.py:phantom").eval.mean_classes
+    assert mean["classes"] == list(wanted) and len(wanted) >= 8
+    assert mean["left_out"] == {}
+    assert mean["value"] >= 0.80, done.stdout
+    assert f"test: mean auroc@truth {mean['value']:.4f}" in done.stdout
+    assert (tmp_path / "run/report/index.html").is_file()
