@@ -13,7 +13,9 @@ import logging
 import os
 import pathlib
 import sys
+import threading
 import traceback
+import types
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     # Orbax logs tracebacks of its threads through absl; we report the same as one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.excepthook = _except_late_callbacks
     try:
         arguments, overrides = _parse(sys.argv[1:] if argv is None else argv)
         return _run(arguments, overrides)
@@ -46,6 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in FULL:
             raise
         return _fail(f"the disk is full ({error}); free space and run again", FAILED)
+
+
+def _except_late_callbacks(
+    kind: type[BaseException],
+    error: BaseException,
+    trace: types.TracebackType | None,
+) -> None:
+    """A save that failed has ended its event loop; its other writes still call there.
+
+    TensorStore's threads print that through this hook, one traceback per array. What
+    made the save fail is raised where it is waited for.
+    """
+    late = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+    if not late or threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(kind, error, trace)
 
 
 def _fail(error: object, code: int) -> int:

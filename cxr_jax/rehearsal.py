@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from cxr_jax.data import source, splits
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators import Evaluator, check_requirements
+from cxr_jax.models.state import flatten
 from cxr_jax.predictions import Predictions
 from cxr_jax.step import Trainer
 
@@ -48,8 +49,9 @@ def rehearse(
             f"eval.splits={chosen!r}: give some of {', '.join(splits.PARTS)}"
         )
     source.Reader(dataset, fields)
+    params = flatten(trainer.model_def.params)
     for phase in range(len(trainer.phases)):
-        trainer.transformation(phase, trainer.model_def.params)
+        trainer.transformation(phase, params)
     have = ["labels", "probs", *(["truth"] if fields.truth else [])]
     check_requirements(evaluators, have)
     table = _made_up(trainer.task.classes, truth=fields.truth)
