@@ -1,7 +1,10 @@
 """A strict session: warnings are errors, rank promotion raises, compilations are cached."""
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -117,3 +120,103 @@ def toy(tmp_path_factory):
     (root / "configs").mkdir()
     (root / "configs" / "toy.py").write_text(TOY)
     return str(root / "configs" / "toy.py"), str(root / "data")
+
+
+class Faulty:
+    """Real processes of ``cxr_jax.main`` on the toy, through ``tests/faulty.py``."""
+
+    def __init__(self, config: str, data_dir: str):
+        self.config, self.data_dir = config, data_dir
+
+    def start(
+        self,
+        workdir,
+        moment: str = "none",
+        signal: str = "SIGTERM",
+        *,
+        variant: str = "",
+        before: tuple[str, ...] = (),
+    ) -> subprocess.Popen:
+        """A process that is struck by a signal at a moment; ``before`` goes ahead of it."""
+        command = [*before, sys.executable, str(ROOT / "tests" / "faulty.py")]
+        command += [moment, signal, f"--config={self.config}:{variant}"]
+        command += [f"--workdir={workdir}", f"--data_dir={self.data_dir}"]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        env.pop("XLA_FLAGS", None)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def run(self, workdir, *args, **kwargs) -> subprocess.CompletedProcess:
+        """The same, waited for."""
+        with self.start(workdir, *args, **kwargs) as process:
+            out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def faulty(toy) -> Faulty:
+    """Starts processes and breaks them."""
+    return Faulty(*toy)
+
+
+@pytest.fixture(scope="session")
+def passport():
+    """From a finished workdir to what two runs that are the same have in common."""
+    from cxr_jax.checkpoint import Checkpoints
+
+    def read(workdir):
+        latest = Checkpoints(workdir / "checkpoints" / "latest", keep=2)
+        text = (workdir / "metrics.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        for line in lines:
+            line.pop("examples_per_second", None)
+        return {
+            "step": latest.steps()[-1],
+            "state": latest.meta(latest.steps()[-1])["sha256"],
+            "metrics": lines,
+            "predictions": (workdir / "evaluation/test/predictions.csv").read_text(),
+        }
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def unbroken(faulty, passport, tmp_path_factory):
+    """From a variant of the toy to the passport of a run that nothing happened to."""
+    runs = {}
+
+    def get(variant: str = ""):
+        if variant not in runs:
+            workdir = tmp_path_factory.mktemp("unbroken")
+            done = faulty.run(workdir, variant=variant)
+            assert done.returncode == 0, done.stderr
+            runs[variant] = passport(workdir)
+        return runs[variant]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def flip_bit():
+    """Flips one bit of a file; by default in its middle."""
+
+    def flip(path: pathlib.Path, place: float = 0.5, bit: int = 4) -> None:
+        raw = bytearray(path.read_bytes())
+        raw[int(place * (len(raw) - 1))] ^= 1 << bit
+        path.write_bytes(raw)
+
+    return flip
+
+
+@pytest.fixture(scope="session")
+def committed():
+    """The folders of the steps in a workdir's ``latest``, oldest first."""
+
+    def steps(workdir) -> list[pathlib.Path]:
+        folders = (pathlib.Path(workdir) / "checkpoints" / "latest").glob("*")
+        whole = [path for path in folders if path.name.isdigit()]
+        return sorted(whole, key=lambda path: int(path.name))
+
+    return steps

@@ -22,10 +22,11 @@ CHEXNET = str(ROOT / "configs" / "chexnet.py")
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """``main`` in this process, which keeps its signals, variables and loggers."""
+    """``main`` in this process, which keeps its signals, hooks and variables."""
     absl = logging.getLogger("absl")
     level = absl.level
     monkeypatch.setattr(Stopper, "install", lambda self: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
     def run(*argv):
@@ -76,6 +77,7 @@ def test_a_wrong_command_line(command, argv, words):
         ("task.terms.0.fn.name=cxr_jax.losses.bse", "did you mean bce"),
         ("phases.0.optimizer.name=cxr_jax.optim.adan", "did you mean adam"),
         ("phases.0.schedule.name=cxr_jax.optim.cosinus", "no 'cosinus'"),
+        ("phases.0.freeze=('trunk/*',)", "freeze='trunk/*' matches no parameter"),
         ("eval.evaluators.0.name=cxr_jax.evaluators.Detect", "no 'Detect'"),
         ("eval.splits=('tset',)", "eval.splits"),
         ("eval.splits=()", "eval.splits"),
@@ -151,6 +153,20 @@ def test_a_mistake_may_be_mended_in_the_same_workdir(command, toy, tmp_path):
     argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
     refused(command(*argv, "--config.task.channels=3"), "task.mean has 1 numbers")
     refused(command(*argv, "--mode=evaluate"), "holds no best checkpoint; train first")
+
+
+def test_another_config_in_the_workdir_of_a_run_is_refused(command, toy, tmp_path):
+    config, data_dir = toy
+    argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    argv.append("--mode=evaluate")
+    nothing = "holds no best checkpoint"
+    refused(command(*argv), nothing)
+    (tmp_path / "checkpoints" / "latest" / "5").mkdir(parents=True)
+    refused(command(*argv, "--config.seed=1"), "another config: seed: 0 → 1; use")
+    other = "--config.data.scheme=random_patient"
+    refused(command(*argv, other), "data.scheme: 'patient_disjoint' → 'random_patient'")
+    # What touches no state may change.
+    refused(command(*argv, "--config.eval.resamples=10"), nothing)
 
 
 def start(*argv, **variables):
