@@ -37,6 +37,18 @@ class Restored:
     meta: dict[str, Any]
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which leaves JAX's preemption service alone.
+
+    It would tell the service its own step numbers; ``Stopper`` counts polls there, and
+    all processes stop at one number.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
+
+
 class Checkpoints:
     """One folder of steps, the newest ``keep`` of them.
 
@@ -56,9 +68,11 @@ class Checkpoints:
                 barrier_sync_key_prefix=self.folder.name
             ),
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._manager = _Manager(self.folder, options=options)
 
-    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    def save(
+        self, step: int, state: Any, meta: dict[str, Any], *, again: bool = False
+    ) -> None:
         """Starts to write a step; the values are taken now, the disk is written later.
 
         A step that is there already is left alone if it holds the same values, else
@@ -68,6 +82,8 @@ class Checkpoints:
             step: step number.
             state: pytree of arrays.
             meta: anything JSON can hold; ``digests`` is added.
+            again: write even if the step seems to hold these values: what lies on disk
+                may be damaged.
 
         Raises:
             CheckpointError: an earlier write failed (a full disk reports itself late).
@@ -75,9 +91,9 @@ class Checkpoints:
         self.wait()
         meta = {**meta, "digests": digests(state), "sha256": sha256(state)}
         if step in self._manager.all_steps():
-            if self.meta(step).get("digests") == meta["digests"]:
+            if not again and self._holds(step, meta["digests"]):
                 return
-            self._manager.delete(step)
+            self._guard(lambda: self._manager.delete(step))
         self._guard(
             lambda: self._manager.save(
                 step,
@@ -101,6 +117,13 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
+    def _holds(self, step: int, wanted: dict[str, int]) -> bool:
+        try:
+            return self.meta(step).get("digests") == wanted
+        except Exception as error:  # noqa: BLE001  Orbax raises Exception itself
+            log.warning("%s/%d is written again: %s", self.folder.name, step, error)
+            return False
+
     def meta(self, step: int) -> dict[str, Any]:
         """What was stored beside the state of a step."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -116,7 +139,8 @@ class Checkpoints:
     ) -> Restored | None:
         """The newest sound step, or None if there is no step at all.
 
-        Damaged steps are logged and moved to ``checkpoints/damaged``.
+        Damaged steps are logged, and moved to ``checkpoints/damaged`` once a sound one
+        is found; where none is, nothing moves, and every further try says the same.
 
         Args:
             abstract: from a step's ``meta`` to the tree of ``jax.ShapeDtypeStruct``
@@ -127,21 +151,24 @@ class Checkpoints:
             CheckpointError: there are steps, and none is sound.
         """
         steps = [s for s in self.steps() if step is None or s == step]
+        refused: list[int] = []
         for candidate in reversed(steps):
             restored, fault = self._read(candidate, abstract)
             # Every process must take the same step, or none of them.
             if np.all(
                 multihost_utils.process_allgather(np.array(restored is not None))
             ):
+                for damaged in refused:
+                    self._move_aside(damaged)
                 return restored
             log.error(
                 "checkpoint %s/%d refused: %s", self.folder.name, candidate, fault
             )
-            self._move_aside(candidate)
+            refused.append(candidate)
         if steps:
             raise CheckpointError(
-                f"none of the checkpoints {steps} in {self.folder} is sound; they were "
-                f"moved to {self.folder.parent / 'damaged'}; start again in a new workdir"
+                f"none of the checkpoints {steps} in {self.folder} could be read; if the "
+                "disk is in order they are damaged: start again in a new workdir"
             )
         return None
 
@@ -165,6 +192,8 @@ class Checkpoints:
                 None,
                 f"values changed on disk in {len(wrong)} arrays, first {wrong[0]}",
             )
+        if meta["sha256"] not in (None, sha256(state)):
+            return None, "the SHA-256 of its values is another"
         return Restored(step, state, meta), ""
 
     def _move_aside(self, step: int) -> None:

@@ -25,7 +25,9 @@ RESUMABLE = (
     "checkpoint.every_steps",
     "checkpoint.keep",
     "data.threads",
-    "eval",
+    "eval.resamples",
+    "eval.samples",
+    "eval.splits",
     "report",
     "train.log_every",
     "train.profile_steps",
@@ -140,6 +142,10 @@ def finalize(config: config_dict.ConfigDict) -> None:
     for key in ("data.threads", "eval.resamples", "eval.samples"):
         if get(config, key) < 0:
             raise ConfigError(f"{key}={get(config, key)}: must be at least 0")
+    if config.checkpoint.keep < 2:
+        raise ConfigError(
+            "checkpoint.keep=1: give at least 2; a damaged newest step needs another"
+        )
     if config.train.batch_size % config.train.accumulate:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} is not divisible by "

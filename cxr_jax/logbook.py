@@ -20,16 +20,26 @@ class Logbook:
         workdir: folder of the run.
         step: the step the run stands at; later lines, written by a predecessor that
             was killed before it could save, are cut.
+        validated: whether the run stands behind its validation at that step; if not,
+            that line is cut too, as it will be written again.
         active: False on all processes but the first: they write nothing.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, step: int, active: bool = True):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        step: int,
+        validated: bool = True,
+        active: bool = True,
+    ):
         self._active = active
         if not active:
             return
         workdir = epath.Path(workdir)
         self._path = workdir / METRICS
-        kept = [line for line in read(workdir) if line["step"] <= step]
+        last = {"train": step, "val": step if validated else step - 1}
+        kept = [line for line in read(workdir) if line["step"] <= last[line["split"]]]
         partial = self._path.with_suffix(".tmp")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.replace(self._path)

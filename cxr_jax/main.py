@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import pathlib
+import signal
 import sys
 import threading
 import traceback
@@ -161,6 +162,9 @@ def _leave_peers(code: int) -> None:
 
 
 if __name__ == "__main__":
+    # While Python still imports, nothing is begun: a signal may end it at once.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(STOPPED))
     try:
         status = main()
     except Exception:  # noqa: BLE001  printed whole; only the way out differs

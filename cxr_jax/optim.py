@@ -141,6 +141,8 @@ def chain(
 def carry(new: Any, old: Any) -> Any:
     """The fresh state of a phase, with every group that the phase before had taken over.
 
+    Moments and their counts go on; the schedule's count is of the new phase and is 0.
+
     Args:
         new: state of the new phase's ``chain``, just initialised.
         old: state of the old phase's ``chain``.
@@ -155,8 +157,13 @@ def carry(new: Any, old: Any) -> Any:
 
 def _take_over(new: Any, old: Arrays) -> Any:
     # By name, not by structure: the new state has place-holders for thawed parameters.
-    paths, treedef = jax.tree_util.tree_flatten_with_path(new)
-    return treedef.unflatten([old[name_of(path)] for path, _ in paths])
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    nodes, treedef = jax.tree_util.tree_flatten_with_path(new, is_leaf=is_schedule)
+    return treedef.unflatten(
+        [node if is_schedule(node) else old[name_of(path)] for path, node in nodes]
+    )
 
 
 def plateau(spec: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:

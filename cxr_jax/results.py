@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from cxr_jax import config as configs
-from cxr_jax import evaluate, samples, workdir
+from cxr_jax import evaluate, samples, sharding, workdir
 from cxr_jax.checkpoint import sha256
 from cxr_jax.data import pipeline
 from cxr_jax.errors import ConfigError
@@ -40,25 +40,31 @@ def evaluate_run(run: Run) -> dict[str, Result]:
     for part in run.config.eval.splits:
         folder = run.workdir / "evaluation" / part
         key = {
+            "schema": evaluate.SCHEMA,
+            "data_sha256": run.split.passport["manifest_sha256"],
             "checkpoint_step": step,
             "weights_sha256": digest,
             "split_sha256": run.split.passport["parts"][part]["sha256"],
             "settings": json.loads(configs.to_json(run.config.eval)),
         }
         old = workdir.read_json(folder / "result.json") or {}
-        if all(old.get(k) == v for k, v in key.items()):
+        stands = all(old.get(k) == v for k, v in key.items())
+        # Process 0 decides: another one may still see an older file.
+        if sharding.gather(np.array([stands]))[0]:
             results[part] = old
             continue
         table, _ = reader(state.params, state.rest, run.part(part))
-        settings = {"settings": key.pop("settings")}
-        results[part] = settings | evaluate.evaluate_table(
+        results[part] = key | evaluate.evaluate_table(
             table,
-            dataset=run.dataset.manifest.name,
+            dataset=f"{run.dataset.manifest.name}/{run.dataset.manifest.version}",
             split=part,
+            split_sha256=key["split_sha256"],
+            checkpoint_step=step,
+            weights_sha256=digest,
             evaluators=run.evaluators(resamples=run.config.eval.resamples),
-            **key,
         )
         if jax.process_index() == 0:
+            (folder / "result.json").unlink(missing_ok=True)
             _write_gallery(run, state, table, folder)
             evaluate.write_evaluation(folder, table, results[part])
     return results
@@ -116,6 +122,7 @@ def headline(results: dict[str, Result]) -> str:
         lines.append(
             f"{part}: mean {name} {mean['value']:.4f}{interval} over"
             f" {len(mean['classes'])} classes ({', '.join(mean['classes'])}),"
-            f" {result['n']} films"
+            f" {result['n']} films; {mean['resampling_unit']}-level interval"
         )
-    return "\n".join(lines)
+    notes = dict.fromkeys(note for r in results.values() for note in r["notes"])
+    return "\n".join([*lines, *notes])

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Iterator
 
 import jax
@@ -13,6 +15,7 @@ from cxr_jax import config as configs
 from cxr_jax import hooks, optim, reading, rehearsal, sharding, workdir
 from cxr_jax.checkpoint import Checkpoints
 from cxr_jax.data import pipeline, splits
+from cxr_jax.errors import DataError
 from cxr_jax.evaluators import Evaluator
 from cxr_jax.logbook import Logbook
 from cxr_jax.models.state import ModelDef, flatten
@@ -119,6 +122,10 @@ def open_run(
         seed=config.data.split_seed,
         fractions=config.data.fractions,
     )
+    # The ids alone do not tell one label table from another.
+    manifest = dataclasses.asdict(dataset.manifest)
+    text = json.dumps(manifest, sort_keys=True).encode()
+    split.passport["manifest_sha256"] = hashlib.sha256(text).hexdigest()
     trainer = make_trainer(config, task, films=len(split.parts["train"]))
     fields = pipeline.Fields(classes=task.classes, truth="truth" in dataset.features)
     rehearsal.rehearse(
@@ -182,7 +189,8 @@ def train(run: Run) -> TrainState:
     reader = run.reader()
     reader.compile(state.params, state.rest, run.part("val"))
     step, first = int(state.step), jax.process_index() == 0
-    logbook = Logbook(run.workdir, step=step, active=first)
+    validated = int(state.validated) == step
+    logbook = Logbook(run.workdir, step=step, validated=validated, active=first)
     around = Surroundings(
         latest=latest,
         best=best,
@@ -193,7 +201,7 @@ def train(run: Run) -> TrainState:
         hooks=_observers(run, step) if first else (),
     )
     with contextlib.closing(logbook):
-        return fit(
+        state = fit(
             trainer,
             state,
             functools.partial(train_batches, run),
@@ -201,6 +209,13 @@ def train(run: Run) -> TrainState:
             validate=functools.partial(_validate, run, reader),
             metric=config.checkpoint.metric,
         )
+    if int(state.best_step) < 0:
+        raise DataError(
+            f"checkpoint.metric={config.checkpoint.metric} was never defined on the"
+            " validation part, so no checkpoint is best: look at metrics.jsonl, and"
+            " choose another metric or split"
+        )
+    return state
 
 
 def _observers(run: Run, step: int) -> tuple[hooks.Progress, hooks.Profile]:

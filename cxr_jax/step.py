@@ -1,6 +1,7 @@
 """The training state and the step: a pure function of (state, batch), for every paper."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 
 from cxr_jax import objective, optim
+from cxr_jax.errors import ConfigError
 from cxr_jax.models.state import Arrays, ModelDef
 from cxr_jax.sharding import replicated
 from cxr_jax.tasks.base import Task
@@ -91,6 +93,13 @@ class Trainer:
     mode: str = "min"
 
     def __post_init__(self) -> None:
+        rows = self.mesh.size * self.accumulate
+        if self.batch_size % rows:
+            raise ConfigError(
+                f"train.batch_size={self.batch_size} does not divide among"
+                f" {self.mesh.size} devices and train.accumulate={self.accumulate}:"
+                f" give a multiple of {rows}"
+            )
         # Frozen dataclass: the derived static half of the model is set once, here.
         object.__setattr__(self, "model_def", ModelDef.of(self.task.create))
 
@@ -202,6 +211,7 @@ class Trainer:
             opt_state=opt_state,
         )
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        finite &= jnp.isfinite(optax.tree.norm(updates)) & _all_finite(rest)
         metrics = {"loss": total, "grad_norm": norm, "lr_scale": scale}
         return _unless_bad(state, new, finite), metrics | objective.log_entries(loss)
 
@@ -273,13 +283,15 @@ class Trainer:
         """
         return self._validated(state, np.float32(value))
 
-    @property
+    @functools.cached_property
     def _validated(self) -> Callable[[TrainState, Any], TrainState]:
         def update(state: TrainState, value: jax.Array) -> TrainState:
-            sign = 1.0 if self.mode == "min" else -1.0
-            better = sign * value < sign * state.best
+            falls = self.mode == "min"
+            better = value < state.best if falls else value > state.best
+            # The rule is relative, so a metric that shall rise enters as its distance
+            # from 1, not as a negative number.
             _, plateau = optim.plateau(self.plateau).update(
-                {}, state.plateau, value=sign * value
+                {}, state.plateau, value=value if falls else 1.0 - value
             )
             return dataclasses.replace(
                 state,
@@ -291,6 +303,11 @@ class Trainer:
             )
 
         return jax.jit(update, out_shardings=replicated(self.mesh))
+
+
+def _all_finite(arrays: Arrays) -> jax.Array:
+    found = [jnp.all(jnp.isfinite(x)) for x in arrays.values()]
+    return jnp.all(jnp.stack(found)) if found else jnp.bool_(True)
 
 
 def _unless_bad(old: TrainState, new: TrainState, finite: jax.Array) -> TrainState:

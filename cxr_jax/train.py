@@ -94,7 +94,7 @@ def fit(
     loop = _Loop(trainer, around, validate, metric)
     # A kill between the two saves of a validation leaves the best one missing.
     if int(state.best_step) == int(state.step) >= 0:
-        loop.save_best(state)
+        loop.save_best(state, again=True)
     while True:
         # Numbers the loop decides by are kept on the host: reading the state at every
         # step would wait for the device.
@@ -117,6 +117,7 @@ def fit(
             if step >= end or stale:
                 break
             if around.stopper.poll():
+                loop.log_training(state, step)
                 loop.save(state)
                 around.latest.wait()
                 raise Stopped
@@ -171,15 +172,14 @@ class _Loop:
         for hook in self._around.hooks:
             hook.on_step(step)
         if step % self._around.log_every == 0:
-            self._log_training(state, step)
+            self.log_training(state, step)
         if step % self._around.save_every == 0:
             self.save(state)
 
     def validation(self, state: TrainState) -> TrainState:
         """Evaluate → plateau and best metric → save, in this order."""
         step = int(state.step)
-        if self._pending:
-            self._log_training(state, step)
+        self.log_training(state, step)
         self._stop_if_bad(state)
         try:
             values = self._validate(state)
@@ -201,10 +201,11 @@ class _Loop:
         self._around.best.wait()
         self._around.latest.save(int(state.step), state, self._meta(state))
 
-    def save_best(self, state: TrainState) -> None:
+    def save_best(self, state: TrainState, *, again: bool = False) -> None:
         """Saves to ``best``, when what it descends from is on disk."""
         self._around.latest.wait()
-        self._around.best.save(int(state.step), state, self._meta(state))
+        meta = self._meta(state)
+        self._around.best.save(int(state.step), state, meta, again=again)
 
     def _meta(self, state: TrainState) -> dict[str, Any]:
         return {
@@ -223,7 +224,10 @@ class _Loop:
         self._around.latest.wait()
         raise NonFinite(bad)
 
-    def _log_training(self, state: TrainState, step: int) -> None:
+    def log_training(self, state: TrainState, step: int) -> None:
+        """Logs the means over the steps since the last line."""
+        if not self._pending:
+            return
         rows, self._pending = jax.device_get(self._pending), []
         values = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
         now = time.perf_counter()

@@ -33,7 +33,9 @@ def prepare(
             split (the differences are named; resumable keys may differ). A run that
             saved nothing yet binds nobody: a mistake may be mended in place.
     """
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(workdir).expanduser()
+    if "://" not in str(workdir):
+        workdir = workdir.resolve()  # Orbax takes absolute paths alone
     new = json.loads(configs.to_json(config))
     try:
         workdir.mkdir(parents=True, exist_ok=True)

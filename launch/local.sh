@@ -50,7 +50,8 @@ for ((i = 0; i < count; i++)); do
   # `wait` returns early when a trapped signal arrives: wait again for the same process.
   while :; do
     wait "${pids[$i]}"; code=$?
-    kill -0 "${pids[$i]}" 2>/dev/null || break
+    # Ended while a trap ran: bash remembers its status for one more `wait`.
+    kill -0 "${pids[$i]}" 2>/dev/null || { wait "${pids[$i]}"; late=$?; [ "$late" = 127 ] || code=$late; break; }
   done
   [ "$code" = 0 ] && continue
   echo "process $i ended with status $code" >&2

@@ -203,6 +203,34 @@ def test_the_plateau_divides_the_rate_and_the_best_is_kept():
     assert float(undefined.best) == 0.5 and int(undefined.stale) == 3
 
 
+def test_a_metric_that_shall_rise_is_not_better_when_it_stays():
+    subject = trainer(mode="max")
+    state = subject.init()
+    for value in (0.8, 0.8, 0.79999):
+        state = subject.validated(state, value)
+    assert float(state.best) == np.float32(0.8) and int(state.stale) == 2
+    np.testing.assert_allclose(state.plateau.scale, 0.01, rtol=1e-6)
+
+
+def test_a_carried_optimizer_starts_the_new_schedule_at_its_beginning():
+    cosine = {"name": "cxr_jax.optim.warmup_cosine"}
+    phases = (
+        common.phase(freeze=("backbone/*",), schedule=cosine),
+        common.phase(schedule=cosine, optimizer_at_switch="carry"),
+    )
+    subject = trainer(phases=phases)
+    first, _ = run(subject, 3)  # the whole phase: its cosine has come down to 0
+    second = subject.next_phase(first)
+    before = np.asarray(second.params["head/linear/bias"])
+    after, _ = run(subject, 1, state=second, phase=1)
+    assert np.any(np.asarray(after.params["head/linear/bias"]) != before)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ConfigError, match="multiple of 3"):
+        trainer(accumulate=3)
+
+
 def test_the_scale_multiplies_the_update():
     subject = trainer()
     one, _ = run(subject, 1)

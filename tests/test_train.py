@@ -151,6 +151,15 @@ def test_an_undefined_metric_is_no_improvement_and_null_in_json(tmp_path):
     assert read(tmp_path)[-1]["loss"] is None
 
 
+def test_a_validation_that_will_be_repeated_is_cut(tmp_path):
+    book = Logbook(tmp_path, step=0)
+    for split in ("train", "val"):
+        book.write(step=7, epoch=1.0, split=split, loss=1.0)
+    book.close()
+    Logbook(tmp_path, step=7, validated=False).close()
+    assert [line["split"] for line in read(tmp_path)] == ["train"]
+
+
 def test_lines_beyond_the_restored_step_are_cut(tmp_path):
     book = Logbook(tmp_path, step=0)
     for step in (1, 2, 3):
