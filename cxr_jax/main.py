@@ -14,7 +14,6 @@ import os
 import pathlib
 import signal
 import sys
-import threading
 import traceback
 import types
 from collections.abc import Sequence
@@ -57,13 +56,12 @@ def _except_late_callbacks(
     error: BaseException,
     trace: types.TracebackType | None,
 ) -> None:
-    """A save that failed has ended its event loop; its other writes still call there.
+    """A save or restore that failed has ended its event loop; its other arrays do not know.
 
-    TensorStore's threads print that through this hook, one traceback per array. What
-    made the save fail is raised where it is waited for.
+    TensorStore prints what they get through this hook, one traceback per array. What
+    made the first one fail is raised where it is waited for.
     """
-    late = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
-    if not late or threading.current_thread() is threading.main_thread():
+    if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
         sys.__excepthook__(kind, error, trace)
 
 
