@@ -15,7 +15,6 @@ import pathlib
 import signal
 import sys
 import traceback
-import types
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -35,9 +34,11 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    # Orbax logs tracebacks of its threads through absl; we report the same as one line.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    sys.excepthook = _except_late_callbacks
+    # Orbax logs tracebacks of its threads through absl, and of a failed write's siblings
+    # through asyncio; we report the same as one line.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _except_late_callbacks
     try:
         arguments, overrides = _parse(sys.argv[1:] if argv is None else argv)
         return _run(arguments, overrides)
@@ -51,18 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"the disk is full ({error}); free space and run again", FAILED)
 
 
-def _except_late_callbacks(
-    kind: type[BaseException],
-    error: BaseException,
-    trace: types.TracebackType | None,
-) -> None:
+def _except_late_callbacks(unraisable: "sys.UnraisableHookArgs") -> None:
     """A save or restore that failed has ended its event loop; its other arrays do not know.
 
-    TensorStore prints what they get through this hook, one traceback per array. What
-    made the first one fail is raised where it is waited for.
+    What TensorStore's threads meet there is nobody's to catch, one traceback per array.
+    What made the first one fail is raised where it is waited for.
     """
+    error = unraisable.exc_value
     if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(error: object, code: int) -> int:

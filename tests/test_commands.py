@@ -23,10 +23,10 @@ CHEXNET = str(ROOT / "configs" / "chexnet.py")
 @pytest.fixture
 def command(monkeypatch, capsys):
     """``main`` in this process, which keeps its signals, hooks and variables."""
-    absl = logging.getLogger("absl")
-    level = absl.level
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
     monkeypatch.setattr(Stopper, "install", lambda self: None)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
     def run(*argv):
@@ -35,7 +35,8 @@ def command(monkeypatch, capsys):
         return code, written.out, written.err
 
     yield run
-    absl.setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def refused(result, words):

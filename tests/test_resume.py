@@ -14,6 +14,7 @@ LAST = 7 * 4  # 60 films in training, batches of 8, four epochs
 def finish(faulty, workdir, **how):
     done = faulty.run(workdir, **how)
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     return done
 
 
@@ -35,8 +36,10 @@ def test_kills_and_a_flipped_bit(
     assert unbroken()["step"] == LAST
 
 
-def test_signals_in_every_stage(faulty, tmp_path, unbroken, passport):
-    """Nothing is lost: each process goes on exactly where the last one stopped."""
+def test_signals_in_every_stage_and_a_damaged_index(
+    faulty, tmp_path, unbroken, passport, committed, flip_bit
+):
+    """Each process goes on where the last one stopped, or a step before."""
     stages = [
         ("compile", "SIGTERM"),
         ("step:4", "SIGTERM"),
@@ -49,7 +52,10 @@ def test_signals_in_every_stage(faulty, tmp_path, unbroken, passport):
         assert stopped.returncode == 75, stopped.stderr
         assert "Traceback" not in stopped.stderr
         assert f"{signal}: " in stopped.stderr
+    # Every array of that step fails to open; one line says so.
+    flip_bit(committed(tmp_path)[-1] / "state" / "manifest.ocdbt")
     first = finish(faulty, tmp_path)
+    assert f"latest/{LAST} refused" in first.stderr
     assert passport(tmp_path) == unbroken()
     assert "mean auroc" in first.stdout
     # A finished run prints its result again.
