@@ -59,7 +59,7 @@ def base() -> config_dict.ConfigDict:
     c.eval = config_dict.ConfigDict()
     c.eval.batch_size = 32
     c.eval.splits = ("val", "test")
-    c.eval.evaluators = ({"name": "cxr_jax.evaluators.Classification"},)
+    c.eval.evaluators = ({"name": "cxr_jax.evaluators.classification.Classification"},)
     c.eval.mean_classes = ()  # classes of the headline mean; empty for all
     c.eval.resamples = 1000
     c.eval.samples = 12  # films with maps for the report

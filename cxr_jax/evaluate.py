@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ from etils import epath
 
 from cxr_jax import sharding
 from cxr_jax.data.records import Records
-from cxr_jax.evaluators import Classification, Evaluator
+from cxr_jax.evaluators.base import Evaluator, plain
+from cxr_jax.evaluators.classification import Classification
 from cxr_jax.metrics import ranking
 from cxr_jax.predictions import (
     MINED_LABELS,
@@ -23,7 +24,8 @@ from cxr_jax.predictions import (
 )
 from cxr_jax.types import Batch, Prediction
 
-SCHEMA = 1
+SCHEMA = 2
+OBSERVED = "observed/"
 
 
 def predict_split(
@@ -42,7 +44,8 @@ def predict_split(
     while the last one is read.
 
     Args:
-        predict: jitted; of its result only ``probs`` and ``logits`` are read here.
+        predict: jitted; of its result only ``probs``, ``logits`` and ``observed`` are
+            read here.
         batches: padded device batches, the same number on every process.
         records: the dataset's table; row k describes record number k.
         expected: record numbers of the split.
@@ -72,6 +75,11 @@ def predict_split(
     order = np.argsort(table["index"], kind="stable") if rows else []
     table = {k: v[order] for k, v in table.items()}
     index = table.pop("index", np.empty(0, int))
+    observed = {
+        name.removeprefix(OBSERVED): table.pop(name)
+        for name in list(table)
+        if name.startswith(OBSERVED)
+    }
     _check_once(index, np.asarray(expected))
     return Predictions(
         classes=tuple(classes),
@@ -79,6 +87,10 @@ def predict_split(
         patients=records.patient[index],
         studies=records.study[index],
         index=index,
+        age=records.age[index],
+        sex=records.sex[index],
+        view=records.view[index],
+        observed=observed,
         **table,
     )
 
@@ -96,6 +108,7 @@ def evaluate_table(
     seed: int = 0,
     evaluators: Sequence[Evaluator] | None = None,
     reference: str | None = None,
+    frozen: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``result.json``.
 
@@ -112,6 +125,7 @@ def evaluate_table(
         evaluators: others than ``Classification``.
         reference: what the labels are, in words that stand beside every figure; mined
             labels, or a phantom's where the truth is known, unless given.
+        frozen: what was frozen on the validation part, for every part but that one.
 
     Returns:
         A mapping that JSON can hold.
@@ -143,9 +157,17 @@ def evaluate_table(
         "environment": environment(),
     }
     for evaluator in chosen:
-        for block, content in evaluator(predictions).items():
-            result[block] |= content
+        for block, content in evaluator(predictions, frozen or {}).items():
+            result.setdefault(block, {}).update(plain(content))
     return result
+
+
+def freeze(evaluators: Sequence[Evaluator], predictions: Predictions) -> dict[str, Any]:
+    """What the evaluators choose on the validation part, for ``result.json``."""
+    found: dict[str, Any] = {}
+    for evaluator in evaluators:
+        found |= plain(evaluator.freeze(predictions))
+    return found
 
 
 def environment() -> dict[str, Any]:
@@ -212,6 +234,8 @@ def _outputs(prediction: Prediction, batch: Batch) -> dict[str, Any]:
     names = ("index", "mask", "labels", "truth")
     fetched = {name: getattr(batch, name) for name in names}
     fetched |= {"probs": prediction.probs, "logits": prediction.logits}
+    found = prediction.observed or {}
+    fetched |= {OBSERVED + name: leaf for name, leaf in found.items()}
     return {name: leaf for name, leaf in fetched.items() if leaf is not None}
 
 

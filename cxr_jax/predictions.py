@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -31,6 +31,10 @@ class Predictions:
         labels: float32 ``[N, C]`` in {0, 1}, NaN where unknown.
         truth: float32 ``[N, C]``, the true state where it is known (phantoms), or None.
         logits: float32 ``[N, C]`` or None.
+        age: float32 ``[N]``, years, NaN where unknown or impossible; or None.
+        sex: str ``[N]``, ``M``, ``F`` or empty; or None.
+        view: str ``[N]``, ``PA``, ``AP`` or empty; or None.
+        observed: name → ``[N, …]``, what evaluators observed of each film.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +46,10 @@ class Predictions:
     labels: np.ndarray
     truth: np.ndarray | None = None
     logits: np.ndarray | None = None
+    age: np.ndarray | None = None
+    sex: np.ndarray | None = None
+    view: np.ndarray | None = None
+    observed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

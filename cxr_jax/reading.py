@@ -1,7 +1,7 @@
 """Reading a part of a split with given weights: predictions of every film, and the loss."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from cxr_jax import evaluate, objective
 from cxr_jax.checkpoint import host
 from cxr_jax.data.records import Records
+from cxr_jax.evaluators.base import Evaluator, observe
 from cxr_jax.models.state import Arrays, ModelDef
 from cxr_jax.predictions import Predictions
 from cxr_jax.preemption import Stopped, Stopper
@@ -39,10 +40,19 @@ class Reader:
         task: predicts and costs.
         model_def: of the task's network.
         stopper: asked after every batch.
+        evaluators: observe each batch on the device.
     """
 
-    def __init__(self, task: Task, model_def: ModelDef, stopper: Stopper):
+    def __init__(
+        self,
+        task: Task,
+        model_def: ModelDef,
+        stopper: Stopper,
+        *,
+        evaluators: Sequence[Evaluator] = (),
+    ):
         self._task, self._model_def, self._stopper = task, model_def, stopper
+        self._evaluators = tuple(evaluators)
         self._compiled: Callable[..., tuple[Prediction, Loss]] | None = None
 
     def compile(self, params: Arrays, rest: Arrays, part: Part) -> None:
@@ -92,8 +102,10 @@ class Reader:
         self, params: Arrays, rest: Arrays, batch: Batch
     ) -> tuple[Prediction, Loss]:
         model = self._model_def.merge(params, rest)
+        prediction = self._task.predict(model, batch)
+        observed = observe(self._evaluators, prediction, batch)
         # Maps stay on the device that made them: the compiler drops what is not asked.
-        prediction = dataclasses.replace(self._task.predict(model, batch), maps=None)
+        prediction = dataclasses.replace(prediction, maps=None, observed=observed)
         return prediction, self._task.loss(model, batch, key=None, step=0)
 
     def _poll(self, number: int) -> None:

@@ -1,8 +1,8 @@
 """What would only go wrong hours later, tried before the first file is written.
 
 Names of parts that are used late (the optimizer of the second phase, an evaluator, the
-metric that picks the best checkpoint) are resolved, and evaluators read two made-up
-films. Nothing is compiled.
+metric that picks the best checkpoint) are resolved, and evaluators of a validation read two
+made-up films. Nothing is compiled.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 from cxr_jax.data import source, splits
 from cxr_jax.errors import ConfigError
-from cxr_jax.evaluators import Evaluator, check_requirements
+from cxr_jax.evaluators.base import Evaluator, check_requirements
 from cxr_jax.models.state import flatten
 from cxr_jax.predictions import Predictions
 from cxr_jax.step import Trainer
@@ -35,7 +35,7 @@ def rehearse(
         trainer: of the run.
         dataset: opened.
         fields: what the run reads of each film.
-        evaluators: those of a validation, without intervals.
+        evaluators: those that the config names, without intervals.
 
     Raises:
         ConfigError: an unknown part, part of the split, class or metric; the message
@@ -53,9 +53,12 @@ def rehearse(
     for phase in range(len(trainer.phases)):
         trainer.transformation(phase, params)
     have = ["labels", "probs", *(["truth"] if fields.truth else [])]
+    have += [name for name in ("boxes",) if name in dataset.features]
+    have += ["maps"] if getattr(trainer.task, "maps", False) else []
     check_requirements(evaluators, have)
     table = _made_up(trainer.task.classes, truth=fields.truth)
-    names = [LOSS, *(n for e in evaluators for n in e(table)["metrics"])]
+    monitors = [evaluator for evaluator in evaluators if evaluator.monitors]
+    names = [LOSS, *(name for e in monitors for name in e(table)["metrics"])]
     if config.checkpoint.metric not in names:
         raise ConfigError(
             f"checkpoint.metric={config.checkpoint.metric!r}: a validation gives"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,18 +14,23 @@ from cxr_jax import evaluate, samples, sharding, workdir
 from cxr_jax.checkpoint import sha256
 from cxr_jax.data import pipeline
 from cxr_jax.errors import ConfigError
+from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.predictions import Predictions
 from cxr_jax.run import Run
 from cxr_jax.step import TrainState
 from cxr_jax.types import Batch
 
 Result = dict[str, Any]
+# Operating points and calibration are chosen on this part, and reported on the others.
+FROZEN_ON = "val"
 
 
 def evaluate_run(run: Run) -> dict[str, Result]:
     """Evaluates the best checkpoint on the parts that the config names.
 
-    A result that was taken with the same weights, films and settings stands.
+    The validation part comes first, whether it is named or not: operating points and
+    calibration are frozen on it, and the other parts are judged by them. A result that
+    was taken with the same weights, films and settings stands.
 
     Returns:
         Part → the content of its ``result.json``.
@@ -36,8 +42,9 @@ def evaluate_run(run: Run) -> dict[str, Result]:
     """
     state, step = _best(run)
     digest = sha256({"params": state.params, "rest": state.rest})
-    reader, results = run.reader(), {}
-    for part in run.config.eval.splits:
+    evaluators = run.evaluators(resamples=run.config.eval.resamples)
+    predict, results = _Predict(run, evaluators), {}
+    for part in dict.fromkeys((FROZEN_ON, *run.config.eval.splits)):
         folder = run.workdir / "evaluation" / part
         key = {
             "schema": evaluate.SCHEMA,
@@ -53,7 +60,10 @@ def evaluate_run(run: Run) -> dict[str, Result]:
         if sharding.gather(np.array([stands]))[0]:
             results[part] = old
             continue
-        table, _ = reader(state.params, state.rest, run.part(part))
+        table = predict(state, part)
+        frozen = results.get(FROZEN_ON, {}).get("frozen")
+        if part == FROZEN_ON:
+            frozen = evaluate.freeze(evaluators, table)
         results[part] = key | evaluate.evaluate_table(
             table,
             dataset=f"{run.dataset.manifest.name}/{run.dataset.manifest.version}",
@@ -61,13 +71,37 @@ def evaluate_run(run: Run) -> dict[str, Result]:
             split_sha256=key["split_sha256"],
             checkpoint_step=step,
             weights_sha256=digest,
-            evaluators=run.evaluators(resamples=run.config.eval.resamples),
+            evaluators=evaluators,
+            frozen=frozen,
         )
+        results[part]["frozen"] = frozen
         if jax.process_index() == 0:
             (folder / "result.json").unlink(missing_ok=True)
             _write_gallery(run, state, table, folder)
             evaluate.write_evaluation(folder, table, results[part])
     return results
+
+
+class _Predict:
+    """Predictions of a part, with what the evaluators observe of each film."""
+
+    def __init__(self, run: Run, evaluators: Sequence[Evaluator]):
+        self._run = run
+        self._boxes = any("boxes" in e.requires for e in evaluators)
+        self._reader = run.reader(evaluators)
+        # Observed by those alone that compare with a network that learnt nothing.
+        self._random = [e for e in evaluators if e.randomised]
+        self._random_reader = run.reader(self._random)
+
+    def __call__(self, state: TrainState, part: str) -> Predictions:
+        films = self._run.part(part, boxes=self._boxes)
+        table, _ = self._reader(state.params, state.rest, films)
+        if not self._random:
+            return table
+        fresh = self._run.trainer.init()
+        other, _ = self._random_reader(fresh.params, fresh.rest, films)
+        random = {f"randomised/{k}": v for k, v in other.observed.items()}
+        return dataclasses.replace(table, observed=table.observed | random)
 
 
 def _best(run: Run) -> tuple[TrainState, int]:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 from etils import epath
@@ -16,7 +16,7 @@ from cxr_jax import hooks, optim, reading, rehearsal, sharding, workdir
 from cxr_jax.checkpoint import Checkpoints
 from cxr_jax.data import pipeline, splits
 from cxr_jax.errors import DataError
-from cxr_jax.evaluators import Evaluator
+from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.logbook import Logbook
 from cxr_jax.models.state import ModelDef, flatten
 from cxr_jax.preemption import Stopper
@@ -55,8 +55,11 @@ class Run:
         keep = self.config.checkpoint.keep if name == "latest" else 1
         return Checkpoints(self.workdir / CHECKPOINTS / name, keep=keep)
 
-    def part(self, name: str) -> reading.Part:
-        """``train``, ``val`` or ``test``, to be evaluated."""
+    def part(self, name: str, *, boxes: bool = False) -> reading.Part:
+        """``train``, ``val`` or ``test``, to be evaluated; with boxes where wanted."""
+        most = self.config.data.max_boxes
+        fields = self.fields
+        fields = dataclasses.replace(fields, max_boxes=most) if boxes else fields
 
         def batches() -> Iterator[Batch]:
             read = pipeline.eval_batches(
@@ -64,7 +67,7 @@ class Run:
                 self.split.parts[name],
                 batch_size=self.config.eval.batch_size,
                 layout=sharding.layout(),
-                fields=self.fields,
+                fields=fields,
                 threads=self.config.data.threads,
             )
             return pipeline.device_batches(read, self.trainer.mesh)
@@ -73,9 +76,14 @@ class Run:
             batches=batches, records=self.dataset.records, index=self.split.parts[name]
         )
 
-    def reader(self) -> reading.Reader:
+    def reader(self, evaluators: Sequence[Evaluator] = ()) -> reading.Reader:
         """The network, ready to read any part with any weights."""
-        return reading.Reader(self.trainer.task, self.trainer.model_def, self.stopper)
+        return reading.Reader(
+            self.trainer.task,
+            self.trainer.model_def,
+            self.stopper,
+            evaluators=evaluators,
+        )
 
     def evaluators(self, *, resamples: int) -> tuple[Evaluator, ...]:
         """Those that the config names."""
@@ -259,7 +267,8 @@ def _validate(run: Run, reader: reading.Reader, state: TrainState) -> dict[str, 
     """Loss and mean metrics on the validation part; undefined ones are NaN."""
     table, loss = reader(state.params, state.rest, run.part("val"))
     values = {"loss": loss}
-    for evaluator in run.evaluators(resamples=0):
+    monitors = [e for e in run.evaluators(resamples=0) if e.monitors]
+    for evaluator in monitors:
         for name, metric in evaluator(table)["metrics"].items():
             mean = metric["mean"]["value"]
             values[name] = float("nan") if mean is None else mean

@@ -84,6 +84,7 @@ class Prediction:
         boxes: predicted boxes, or None.
         regions: predicted regions, or None.
         std: float32 ``[B, C]``, spread over dropout masks, or None.
+        observed: name → ``[B, …]``, what evaluators observed of each film, or None.
     """
 
     logits: ArrayLike
@@ -92,6 +93,7 @@ class Prediction:
     boxes: Boxes | None = None
     regions: Regions | None = None
     std: ArrayLike | None = None
+    observed: dict[str, ArrayLike] | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -79,7 +79,10 @@ def test_a_wrong_command_line(command, argv, words):
         ("phases.0.optimizer.name=cxr_jax.optim.adan", "did you mean adam"),
         ("phases.0.schedule.name=cxr_jax.optim.cosinus", "no 'cosinus'"),
         ("phases.0.freeze=('trunk/*',)", "freeze='trunk/*' matches no parameter"),
-        ("eval.evaluators.0.name=cxr_jax.evaluators.Detect", "no 'Detect'"),
+        (
+            "eval.evaluators.0.name=cxr_jax.evaluators.classification.Detect",
+            "no 'Detect'",
+        ),
         ("eval.splits=('tset',)", "eval.splits"),
         ("eval.splits=()", "eval.splits"),
         ("eval.mean_classes=('brigth',)", "eval.mean_classes names brigth"),

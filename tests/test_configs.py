@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cxr_jax import config as configs
-from cxr_jax import evaluators, run, sharding
+from cxr_jax import run, sharding
+from cxr_jax.evaluators.base import check_requirements
 from cxr_jax.types import Batch
 from data_builders import install
 
@@ -86,7 +87,7 @@ def test_the_parts_of_a_recipe_fit_each_other(spec):
         # Fewer cells say nothing about where a finding is.
         assert min(got.maps.shape[1:3]) >= 7, got.maps.shape
     chosen = run.make_evaluators(config, resamples=0)
-    evaluators.check_requirements(chosen, ["labels", "probs"])
+    check_requirements(chosen, ["labels", "probs"])
 
 
 @each

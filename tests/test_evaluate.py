@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cxr_jax import evaluate, evaluators, labels, predictions
+from cxr_jax import evaluate, labels, predictions
 from cxr_jax.data.records import Records
 from cxr_jax.errors import ConfigError, DataError
+from cxr_jax.evaluators.base import check_requirements
+from cxr_jax.evaluators.classification import Classification
 from cxr_jax.types import Batch, Prediction
 
 CLASSES = ("Mass", "Nodule", "Hernia")
@@ -167,7 +169,7 @@ def make_table(films: int = 300, *, seed: int = 0) -> predictions.Predictions:
 def test_result_has_every_field_and_every_metric_its_evidence():
     result = evaluate.evaluate_table(make_table(), resamples=50, **ABOUT)
     assert {k: result[k] for k in ABOUT} == ABOUT
-    assert (result["schema"], result["n"], result["operating_points"]) == (1, 300, {})
+    assert (result["schema"], result["n"], result["operating_points"]) == (2, 300, {})
     assert set(result["metrics"]) == {"auroc", "average_precision"}
     for block in result["metrics"].values():
         assert tuple(block["per_class"]) == CLASSES
@@ -246,10 +248,10 @@ def test_scores_that_are_not_finite_are_refused():
 
 
 def test_requirements_are_checked_before_the_first_step():
-    chosen = [evaluators.Classification()]
-    evaluators.check_requirements(chosen, ["labels", "probs", "boxes"])
+    chosen = [Classification()]
+    check_requirements(chosen, ["labels", "probs", "boxes"])
     with pytest.raises(ConfigError, match="Classification needs labels"):
-        evaluators.check_requirements(chosen, ["probs"])
+        check_requirements(chosen, ["probs"])
 
 
 def test_evaluation_is_written_whole_and_read_back_exactly(tmp_path):

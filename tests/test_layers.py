@@ -17,7 +17,7 @@ LEVELS = {
     0: "boxes config labels preemption sharding types",
     1: "data.* models.* metrics.* losses logbook predictions workdir",
     2: "explain hooks objective samples",
-    3: "evaluators tasks.base",
+    3: "evaluators.* tasks.base",
     4: "checkpoint optim tasks.*",
     5: "evaluate step",
     6: "reading rehearsal train",

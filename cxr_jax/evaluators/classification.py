@@ -1,70 +1,29 @@
-"""Evaluators: small plug-ins, a table of predictions in, blocks of ``result.json`` out.
-
-What an evaluator needs is declared, and checked before the first step.
-"""
+"""How well scores rank films, and how far raw probabilities are from frequencies."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from cxr_jax.errors import ConfigError
+from cxr_jax.evaluators.base import Blocks, Evaluator
 from cxr_jax.metrics import bootstrap, calibration, ranking
 from cxr_jax.predictions import Predictions
 
 
-class Evaluator(Protocol):
-    """A named protocol: predictions in, blocks of ``result.json`` out.
-
-    Attributes:
-        requires: fields of Batch or Prediction without which it cannot run.
-    """
-
-    requires: tuple[str, ...]
-
-    def __call__(self, predictions: Predictions) -> dict[str, Any]: ...
-
-
-def check_requirements(
-    evaluators: Sequence[Evaluator], available: Iterable[str]
-) -> None:
-    """Refuses, before the first step, evaluators that lack what they need.
-
-    Args:
-        evaluators: to be run.
-        available: fields that dataset and task provide, such as ``labels``, ``probs``.
-
-    Raises:
-        ConfigError: names the evaluator and the missing fields.
-    """
-    available = set(available)
-    for evaluator in evaluators:
-        if missing := [f for f in evaluator.requires if f not in available]:
-            raise ConfigError(
-                f"{type(evaluator).__name__} needs {', '.join(missing)}; there is only"
-                f" {', '.join(sorted(available))}: choose another evaluator or dataset"
-            )
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification:
-    """AUROC and average precision per class and on average, and calibration.
+class Classification(Evaluator):
+    """AUROC and average precision per class and on average, and calibration."""
 
-    Attributes:
-        mean_classes: the fixed list the means run over; all classes where empty.
-        resamples: of the patient bootstrap; 0 for no intervals.
-        seed: of the bootstrap.
-    """
+    requires: ClassVar[tuple[str, ...]] = ("probs", "labels")
+    monitors: ClassVar[bool] = True
 
-    mean_classes: tuple[str, ...] = ()
-    resamples: int = 0
-    seed: int = 0
-    requires: tuple[str, ...] = ("probs", "labels")
-
-    def __call__(self, predictions: Predictions) -> dict[str, Any]:
+    def __call__(
+        self, predictions: Predictions, frozen: Mapping[str, Any] | None = None
+    ) -> Blocks:
         """Metrics against the labels, and against the truth where it is known."""
+        del frozen
         metrics = self._metrics(predictions, predictions.labels, suffix="")
         if predictions.truth is not None:
             metrics |= self._metrics(predictions, predictions.truth, suffix="@truth")
@@ -74,7 +33,7 @@ class Classification:
         self, predictions: Predictions, labels: np.ndarray, *, suffix: str
     ) -> dict[str, Any]:
         classes, scores = predictions.classes, predictions.probs
-        listed = self._listed(classes)
+        listed = self.listed(classes)
         units = bootstrap.resampling_units(predictions.patients)
         counts = ranking.count_labels(labels, units.code)
         drawn = None
@@ -92,18 +51,13 @@ class Classification:
                 for c in range(len(classes))
             }
             mean = _mean(values, counts, units.name, resampled, listed, classes)
+            positive = (
+                labels[:, [classes.index(n) for n in mean["classes"]]] == 1
+            ).any(axis=1)
+            mean["positives"] = int(positive.sum())
+            mean["positive_patients"] = len(np.unique(units.code[positive]))
             blocks[name + suffix] = {"per_class": per_class, "mean": mean}
         return blocks
-
-    def _listed(self, classes: tuple[str, ...]) -> list[int]:
-        """Columns that the means run over."""
-        wanted = self.mean_classes or classes
-        if unknown := [name for name in wanted if name not in classes]:
-            raise ConfigError(
-                f"eval.mean_classes names {', '.join(unknown)}; the classes are"
-                f" {', '.join(classes)}: choose among them"
-            )
-        return [classes.index(name) for name in wanted]
 
 
 def _value(
@@ -151,6 +105,9 @@ def _mean(
         # NaN if any class is undefined in a resample: it is discarded for the mean.
         means = resampled[:, used].astype(np.float64).mean(axis=1) if used else None
     interval = _interval(means)
+    reason = None if used else "undefined: no class of the list has both labels"
+    if used and means is not None and interval.low is None:
+        reason = "no interval: in every resample a class held one label only"
     return {
         "value": float(values[used].mean()) if used else None,
         "low": interval.low,
@@ -161,7 +118,7 @@ def _mean(
         "resampling_unit": unit,
         "resamples": 0 if resampled is None else len(resampled),
         "discarded": interval.discarded,
-        "reason": None if used else "undefined: no class of the list has both labels",
+        "reason": reason,
     }
 
 

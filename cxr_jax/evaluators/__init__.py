@@ -1,0 +1,1 @@
+"""Named protocols: a table of predictions in, blocks of ``result.json`` out."""
