@@ -45,6 +45,10 @@ class Progress:
         line = f"step {step}/{self._total}, epoch {epoch:.2f}, {split}: {text}"
         tqdm.tqdm.write(line, file=sys.stderr)
 
+    def close(self) -> None:
+        """Leaves the bar where it is."""
+        self._bar.close()
+
 
 class Profile:
     """Writes a profiler trace of some steps to ``WORKDIR/profile``.
@@ -65,6 +69,11 @@ class Profile:
             jax.profiler.start_trace(self._folder)
             self._running = True
         elif step >= self._last and self._running:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what was traced so far: a run may end within the window."""
+        if self._running:
             jax.profiler.stop_trace()
             self._running = False
 

@@ -33,7 +33,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # Libraries may have put handlers of their own in place while they were imported.
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", force=True
+    )
     # Orbax logs tracebacks of its threads through absl, and of a failed write's siblings
     # through asyncio; we report the same as one line.
     for name in ("absl", "asyncio"):

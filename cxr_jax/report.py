@@ -91,6 +91,7 @@ def _card(name: str, block: Mapping[str, Any]) -> str:
     mean = block["mean"]
     below = [mean["reason"] or f"over {len(mean['classes'])} classes"]
     if mean["low"] is not None:
+        below = [f"resampling unit: {mean['resampling_unit']}", *below]
         low, high = tables.number(mean["low"]), tables.number(mean["high"])
         below = [f"95% interval {low} – {high}", *below]
     return html.card(f"{words[metric]}, {against}", tables.number(mean["value"]), below)

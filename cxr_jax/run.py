@@ -208,7 +208,9 @@ def train(run: Run) -> TrainState:
         log_every=config.train.log_every,
         hooks=_observers(run, step) if first else (),
     )
-    with contextlib.closing(logbook):
+    with contextlib.ExitStack() as ending:
+        for open_until_the_end in (logbook, *around.hooks):
+            ending.callback(open_until_the_end.close)
         state = fit(
             trainer,
             state,

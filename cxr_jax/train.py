@@ -41,6 +41,9 @@ class Hook(Protocol):
     def on_log(self, step: int, epoch: float, split: str, values: Mapping) -> None:
         """Whenever numbers are known."""
 
+    def close(self) -> None:
+        """When the run ends, however it ends."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Surroundings:

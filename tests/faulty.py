@@ -4,7 +4,7 @@
 
 MOMENT is one of: none; compile; step:N (after step N was dispatched); save:N (while the
 N-th save is being written); validate:N (in the N-th validation); evaluate (in the final
-evaluation); build (while the data is built).
+evaluation).
 """
 
 import os

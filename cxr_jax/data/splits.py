@@ -182,8 +182,9 @@ def _column(records: Records, scheme: str) -> np.ndarray:
         have = [name for name in SCHEMES if name in records.splits]
         raise DataError(
             f"the dataset has no lists for the split {scheme!r} (it has"
-            f" {', '.join(have) or 'none'}); put the lists beside the films and build"
-            " again, or choose random_patient"
+            f" {', '.join(have) or 'none'}); put the lists"
+            " (README, ChestX-ray14) beside the films and build again, or choose"
+            " random_patient"
         )
     return records.splits[scheme].astype("U9")
 

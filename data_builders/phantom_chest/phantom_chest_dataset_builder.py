@@ -103,7 +103,7 @@ class Builder(packing.Packed):
         PhantomConfig(name="small", description="128 px", cohort=SMALL),
         PhantomConfig(name="base", description="256 px", cohort=BASE),
     ]
-    DEFAULT_CONFIG_NAME = "tiny"
+    DEFAULT_BUILDER_CONFIG_NAME = "tiny"
 
     def layout(self) -> film.Layout:
         """Records with truth, severity and regions."""
