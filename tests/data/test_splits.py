@@ -135,6 +135,55 @@ def test_the_passport_is_what_a_stranger_would_compute():
     }
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    films=st.lists(st.integers(1, 6), min_size=30, max_size=60),
+    holdout=st.integers(1, 8),
+    seed=st.integers(0, 2**31),
+)
+def test_films_set_apart_take_their_patients_with_them(films, holdout, seed):
+    patients = [f"p{k}" for k, count in enumerate(films) for _ in range(count)]
+    records = records_of(patients)
+    how = {"seed": seed, "fractions": (0.8, 0.2, 0.0), "holdout": holdout}
+    got = split(records, "set_apart", **how)
+    assert len(got.parts["test"]) == holdout
+    sets = {part: set(records.patient[i]) for part, i in got.parts.items()}
+    rest = set(patients) - sets["test"]
+    assert sets["train"] | sets["val"] == rest and not sets["train"] & sets["val"]
+    assert len(sets["val"]) == round(0.2 * len(rest))
+    # Every film of the rest is used, and of the test's patients no other film is.
+    others = sum(p in sets["test"] for p in patients) - holdout
+    assert got.passport["left_out"] == others
+    assert got.passport["patient_overlap"] == 0
+    assert got.passport["holdout"] == holdout and got.passport["holdout_from"] == ""
+    by_film = split(records, "set_apart_image_level", **how)
+    np.testing.assert_array_equal(by_film.parts["test"], got.parts["test"])
+    assert len(by_film.parts["val"]) == round(0.2 * (len(patients) - others - holdout))
+
+
+def test_the_seed_and_the_names_draw_what_is_set_apart():
+    records = records_of(PATIENTS)
+    by_hand = sorted(
+        records.id, key=lambda i: hashlib.sha256(f"5\n{i}".encode()).digest()
+    )
+    got = split(records, "set_apart", seed=5, holdout=7)
+    assert set(records.id[got.parts["test"]]) == set(by_hand[:7])
+    other = split(records, "set_apart", seed=6, holdout=7)
+    assert set(other.parts["test"]) != set(got.parts["test"])
+
+
+def test_films_may_be_set_apart_from_a_listed_part():
+    """Readers of a phantom saw the films of its test part alone."""
+    listed = ["train"] * 150 + ["val"] * 30 + ["test"] * 120
+    records = records_of(PATIENTS, patient_disjoint=listed)
+    how = {"holdout": 20, "holdout_from": "patient_disjoint/test"}
+    got = split(records, "set_apart", **how)
+    assert (got.parts["test"] >= 180).all() and len(got.parts["test"]) == 20
+    # Its other patients are trained on.
+    assert (got.parts["train"] >= 180).any()
+    assert got.passport["holdout_from"] == "patient_disjoint/test"
+
+
 @pytest.mark.parametrize(
     "scheme, how, words",
     [
@@ -145,6 +194,20 @@ def test_the_passport_is_what_a_stranger_would_compute():
         ("random_patient", {"fractions": (0.9, 0.2, -0.1)}, "three numbers above 0"),
         ("random_patient", {"fractions": (0.7, 0.2, 0.2)}, "add up to 1"),
         ("random_patient", {"fractions": (0.998, 0.001, 0.001)}, "no films in val and"),
+        ("random_patient", {"fractions": (0.8, 0.2, 0.0)}, "three numbers above 0"),
+        ("set_apart", {"fractions": (1.0, 0.0, 0.0)}, "three numbers above 0"),
+        ("set_apart", {"holdout": 0}, "data.holdout=0: 1 to 300 films can be"),
+        ("set_apart", {}, "data.holdout=420: 1 to 300 films can be set apart"),
+        (
+            "set_apart",
+            {"holdout": 2, "holdout_from": "official/test"},
+            "data.holdout=2: 1 to 1 films of official/test",
+        ),
+        (
+            "set_apart",
+            {"holdout": 2, "holdout_from": "moon/test"},
+            r"no lists for the split 'moon' \(it has official\)",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_one_line(scheme, how, words):
@@ -191,5 +254,21 @@ def test_the_real_lists_do_not_share_a_patient(real_dir):
         "val": (11_219, 3_090),
         "test": (22_433, 6_187),
     }
+    assert abs(_drawn_420(records)["left_out"] - 6_606) < 4 * 431
     drawn = split(records, "random_patient").passport["parts"]
     assert abs(drawn["train"]["images"] / 112_120 - 0.7) < 0.01
+
+
+def _drawn_420(records):
+    """Of 420 random films: 408 patients (sd 3), 6,606 further films of theirs (sd 431).
+
+    Of v3's 112,120 films, 105,408 are in its parts: 6,712 were left out. It had 389
+    patients, so its 420 were not quite drawn like this.
+    """
+    passport = split(records, "set_apart", fractions=(0.8, 0.2, 0.0)).passport
+    parts = passport["parts"]
+    assert parts["test"]["images"] == 420
+    assert abs(parts["test"]["patients"] - 408) < 5 * 3.1
+    assert sum(p["patients"] for p in parts.values()) == 30_805
+    assert passport["left_out"] + sum(p["images"] for p in parts.values()) == 112_120
+    return passport
