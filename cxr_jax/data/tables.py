@@ -139,7 +139,7 @@ def read_list(path: epath.PathLike) -> NameList:
     """
     names: dict[str, int] = {}
     labels: list[list[str]] = []
-    for line, text in enumerate(_text(path).splitlines(), start=1):
+    for line, text in enumerate(read_text(path).splitlines(), start=1):
         name, *flags = text.split() or [""]
         if not name:
             continue
@@ -237,7 +237,7 @@ def _rows(
     path: epath.PathLike, header: tuple[str, ...]
 ) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of every row under the expected header."""
-    reader = csv.reader(io.StringIO(_text(path), newline=""))
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
     found = next(reader, [])
     if tuple(found[: len(header)]) != header or any(found[len(header) :]):
         raise DataError(
@@ -263,7 +263,12 @@ def _rows(
         raise DataError(f"{path}: has a header and no row; at least 1 is allowed")
 
 
-def _text(path: epath.PathLike) -> str:
+def read_text(path: epath.PathLike) -> str:
+    """The text of a UTF-8 file, plain or gzipped.
+
+    Raises:
+        DataError: no such file, damaged, or not text.
+    """
     try:
         data = epath.Path(path).read_bytes()
     except OSError as error:
