@@ -59,7 +59,10 @@ class Augment:
         translate: largest shift along each axis, as a share of it, in [0, 1]; uniform.
         crop: least and largest share of the area that is kept and enlarged to the
             whole, in (0, 1]; uniform, its place too.
-        crop_aspect: least and largest width to height of the crop; log-uniform.
+        crop_aspect: least and largest width to height of the crop; log-uniform. A crop
+            that would leave the film is cut to it.
+        size: side in pixels of the films that come out; 0 for that of those that go in.
+            Square, and resampled in the same one step.
         brightness: largest b either way in x + b, in [0, 1]; uniform.
         contrast: least and largest c in (x - m)·c + m with m the film's mean; uniform.
         blur: largest standard deviation of a Gaussian, pixels; uniform from 0.
@@ -74,13 +77,14 @@ class Augment:
     translate: float = 0.0
     crop: Range = (1.0, 1.0)
     crop_aspect: Range = (1.0, 1.0)
+    size: int = 0
     brightness: float = 0.0
     contrast: Range = (1.0, 1.0)
     blur: float = 0.0
     min_visible: float = 0.0
 
     def __post_init__(self):
-        highest = {"rotation": 180.0, "shear": 60.0, "blur": math.inf}
+        highest = {"rotation": 180.0, "shear": 60.0, "blur": math.inf, "size": math.inf}
         for name in ("flip", "translate", "brightness", "min_visible", *highest):
             _check(name, getattr(self, name), 0.0, highest.get(name, 1.0))
         for name in ("zoom", "crop", "crop_aspect", "contrast"):
@@ -115,8 +119,9 @@ class Augment:
         _, height, width, _ = batch.image.shape
         matrix = jax.vmap(lambda u: _matrix(self, u, width / height))(drawn)
         image = batch.image
-        if self.resamples:
-            image = warp(image, matrix)
+        size = (self.size, self.size) if self.size else (height, width)
+        if self.resamples or size != (height, width):
+            image = warp(image, matrix, size=size)
         elif self.flip:
             mirrored = drawn["flip"] < self.flip
             image = jnp.where(mirrored[:, None, None, None], image[:, :, ::-1], image)

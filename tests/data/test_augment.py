@@ -120,6 +120,80 @@ def test_warp_agrees_with_opencv():
         assert np.quantile(difference, 0.99) < 0.01
 
 
+@pytest.mark.parametrize(("side", "size"), [(24, 20), (20, 24), (32, 16)])
+def test_another_size_agrees_with_opencv(side, size):
+    """OpenCV's bilinear resize is the same map where nothing is averaged or outside."""
+    image = unit(films(3, side, side))
+    same = np.tile(np.float32([[1, 0, 0], [0, 1, 0]]), (3, 1, 1))
+    resize = jax.jit(resample.warp, static_argnames="size")
+    ours = resize(image, same, size=(size, size))
+    for k in range(3):
+        theirs = cv2.resize(image[k], (size, size), interpolation=cv2.INTER_LINEAR)
+        inside = slice(1, -1)  # its edges repeat, ours fade to black
+        np.testing.assert_allclose(
+            ours[k, inside, inside, 0], theirs[inside, inside], atol=1e-5
+        )
+
+
+def test_a_crop_of_another_size_shows_the_crop():
+    """Each film says where it is: its pixels are their own coordinates."""
+    config = Augment(crop=(0.2, 0.5), crop_aspect=(0.75, 4 / 3), size=28)
+    side, count = 64, 12
+    grid = (np.arange(side, dtype=np.float32) + 0.5) / side
+    image = np.stack(np.broadcast_arrays(grid[None, :], grid[:, None]), axis=-1)
+    out = run(config, batch_of(np.stack([image] * count))).image
+    assert out.shape == (count, 28, 28, 2)
+    drawn = augment._uniforms(0, jnp.arange(count, dtype=jnp.uint32))
+    u = {name: np.asarray(row, np.float64) for name, row in drawn.items()}
+    for k in range(count):
+        area = 0.2 + 0.3 * u["crop_area"][k]
+        ratio = 0.75 * (16 / 9) ** u["crop_aspect"][k]
+        w, h = (area * ratio) ** 0.5, (area / ratio) ** 0.5
+        centres = (np.arange(28) + 0.5) / 28
+        x = u["crop_x"][k] * (1 - w) + w * centres
+        y = u["crop_y"][k] * (1 - h) + h * centres
+        near = slice(1, -1)
+        np.testing.assert_allclose(out[k, 5, near, 0], x[near], atol=1e-5)
+        np.testing.assert_allclose(out[k, near, 5, 1], y[near], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "before"),
+    [(256, 224, 16), (65, 56, 4), (64, 57, 4), (224, 224, 0)],
+)
+def test_the_centre_is_that_of_torchvision(side, size, before):
+    """Margins of 4.5 and 3.5 pixels: both become 4."""
+    image = films(1, side, side)
+    expected = image[:, before : before + size, before : before + size]
+    np.testing.assert_array_equal(resample.centre(image, size), expected)
+    np.testing.assert_array_equal(resample.centre(image, 0), image)
+    assert resample.centre(image, 300).shape == image.shape
+
+
+def test_maps_of_the_middle_are_framed_by_the_film():
+    """Half a cell outside on each side: new values lie between the old ones."""
+    maps = np.random.default_rng(0).normal(size=(2, 7, 7, 3)).astype(np.float32)
+    framed = resample.frame_maps(maps, seen=224, side=256)
+    padded = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    corners = [padded[:, i : i + 8, j : j + 8] for i in (0, 1) for j in (0, 1)]
+    np.testing.assert_allclose(framed, sum(corners) / 4, atol=1e-6)
+    np.testing.assert_array_equal(resample.frame_maps(maps, seen=224, side=224), maps)
+
+
+@pytest.mark.parametrize(("seen", "side", "cells"), [(224, 320, 7), (56, 64, 8)])
+def test_framed_maps_are_interpolated_in_place(seen, side, cells):
+    maps = np.random.default_rng(1).normal(size=(1, cells, cells, 1))
+    framed = resample.frame_maps(maps.astype(np.float32), seen=seen, side=side)
+    count = round(cells * side / seen)
+    assert framed.shape == (1, count, count, 1)
+    pixel = (np.arange(count) + 0.5) * side / count - (side - seen) / 2
+    at = np.stack(np.meshgrid(*[pixel * cells / seen - 0.5] * 2, indexing="ij"))
+    expected = scipy.ndimage.map_coordinates(
+        maps[0, :, :, 0], at, order=1, mode="nearest"
+    )
+    np.testing.assert_allclose(framed[0, :, :, 0], expected, atol=1e-5)
+
+
 EXACT = {
     "identity": ([[1, 0, 0], [0, 1, 0]], lambda x: x),
     "mirror": ([[-1, 0, 1], [0, 1, 0]], lambda x: x[:, :, ::-1]),
@@ -430,6 +504,7 @@ def test_channels_must_fit():
         ({"crop": (0.5, 1.5)}, "augment.crop=.*at most 1.0"),
         ({"crop": (0.0, 1.0)}, "augment.crop=.*positive"),
         ({"blur": float("nan")}, "augment.blur=nan"),
+        ({"size": -1}, "augment.size=-1"),
         ({"crop_aspect": (0.5, 2.0)}, "needs a crop"),
     ],
 )
