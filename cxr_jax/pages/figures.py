@@ -87,7 +87,7 @@ def intervals(
             figure.legend(loc="outside upper right", ncols=3)
         return figure
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def training_curves(
@@ -130,7 +130,7 @@ def training_curves(
             ax.legend()
         return figure
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def roc_grid(
@@ -158,7 +158,7 @@ def roc_grid(
             ax.fill_between(curve["fpr"], curve["tpr"], color=BLUE, alpha=0.08, lw=0)
             ax.text(0.95, 0.06, f"{values[name]['value']:.3f}", ha="right", size=9)
 
-    return _grid(list(values), panel, x="1 − specificity", y="sensitivity")
+    return grid(list(values), panel, x="1 − specificity", y="sensitivity")
 
 
 def reliability_grid(calibration: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -185,7 +185,7 @@ def reliability_grid(calibration: Mapping[str, Mapping[str, Any]]) -> bytes:
         ax.locator_params(nbins=3)
         ax.set_title(f"{ax.get_title()}\nECE {block['ece']:.3f}", size=7.5)
 
-    return _grid(
+    return grid(
         list(calibration),
         panel,
         x="predicted probability",
@@ -209,35 +209,49 @@ def _line(axes: Axes, lines: Sequence[Mapping], name: str, label: str, **style) 
         axes.plot(*zip(*points, strict=True), label=label, **style)
 
 
-def _grid(
+def grid(
     names: Sequence[str],
     panel: Callable[[Axes, str], None],
     *,
     x: str,
     y: str,
+    legend: bool = False,
 ) -> bytes:
-    """Square small multiples, five in a row."""
+    """Square small multiples, five in a row.
+
+    Args:
+        names: of the panels, which stand above them.
+        panel: draws the one of a name.
+        x, y: labels common to all.
+        legend: labels of the first panel's lines stand above all panels.
+
+    Returns:
+        SVG.
+    """
 
     def draw() -> Figure:
         columns = min(5, max(1, len(names)))
         rows = max(1, math.ceil(len(names) / columns))
-        size = (max(WIDTH * columns / 5, 3.4), 1.92 * rows + 0.4)
+        size = (max(WIDTH * columns / 5, 3.4), 2.02 * rows + 0.4)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax, name in zip(axes, names, strict=False):
             ax.set_title(name.replace("_", " "))
             panel(ax, name)
-            ax.set_aspect("equal")
+            ax.set_box_aspect(1)
         for ax in axes[len(names) :]:
             ax.set_visible(False)
         figure.supxlabel(x, size=8)
         figure.supylabel(y, size=8)
+        if legend and names:
+            lines, labels = axes[0].get_legend_handles_labels()
+            figure.legend(lines, labels, loc="outside upper right", ncols=len(labels))
         return figure
 
-    return _svg(draw)
+    return svg(draw)
 
 
-def _svg(draw: Callable[[], Figure]) -> bytes:
+def svg(draw: Callable[[], Figure]) -> bytes:
     """Draws in our style, with the words that stand on every figure."""
     out = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
