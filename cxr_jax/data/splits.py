@@ -32,9 +32,10 @@ PARTS = ("train", "val", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
 # Films of CheXNet's test set.
 HOLDOUT = 420
+# Stands beside every figure on a validation part.
 MODEL_SELECTION = (
-    "Model selection, not a test: these films chose the checkpoint and steered the"
-    " learning rate."
+    "Figures on a validation part are model selection, not a test: its films chose the"
+    " checkpoint and steered the learning rate."
 )
 
 
@@ -129,6 +130,27 @@ def split_records(
     )
 
 
+def parse_part(name: str) -> tuple[str, str]:
+    """The scheme and the part that a name means.
+
+    Args:
+        name: ``test``, or ``SCHEME/PART`` such as ``official/test``.
+
+    Returns:
+        The scheme, empty where the name gives none, and the part.
+
+    Raises:
+        DataError: an unknown one.
+    """
+    scheme, slash, part = name.rpartition("/")
+    if part not in PARTS or (slash and scheme not in SCHEMES):
+        raise DataError(
+            f"part {name!r} of a split is unknown; allowed: {', '.join(PARTS)}, or one of"
+            f" another scheme, SCHEME/PART, with a scheme of {', '.join(SCHEMES)}"
+        )
+    return scheme, part
+
+
 def ids_sha256(ids: Sequence[str]) -> str:
     """SHA-256, in hex, of the newline-joined sorted ids."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
@@ -201,7 +223,7 @@ def _holdout(records: Records, draw: _Draw) -> np.ndarray:
     """Films are drawn, not patients: whoever was filmed more often is likelier in it."""
     among = np.arange(len(records))
     if draw.holdout_from:
-        scheme, _, part = draw.holdout_from.rpartition("/")
+        scheme, part = parse_part(draw.holdout_from)
         among = np.flatnonzero(_column(records, scheme) == part)
     if not 0 < draw.holdout <= len(among):
         where = f" of {draw.holdout_from}" if draw.holdout_from else ""

@@ -205,8 +205,8 @@ def test_films_may_be_set_apart_from_a_listed_part():
         ),
         (
             "set_apart",
-            {"holdout": 2, "holdout_from": "moon/test"},
-            r"no lists for the split 'moon' \(it has official\)",
+            {"holdout": 2, "holdout_from": "patient_disjoint/test"},
+            r"no lists for the split 'patient_disjoint' \(it has official\)",
         ),
     ],
 )
@@ -216,6 +216,14 @@ def test_what_cannot_be_split_is_one_line(scheme, how, words):
     with pytest.raises(DataError, match=words) as caught:
         split(records, scheme, **how)
     assert "\n" not in str(caught.value)
+
+
+def test_parts_have_names():
+    assert splits.parse_part("val") == ("", "val")
+    assert splits.parse_part("official/test") == ("official", "test")
+    for name in ("official/train_val", "moon/test", "/test", "", "official"):
+        with pytest.raises(DataError, match=f"part {name!r} of a split is unknown"):
+            splits.parse_part(name)
 
 
 def test_zero_films_of_a_part_only_matter_where_they_are_needed():
