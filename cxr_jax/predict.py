@@ -1,0 +1,284 @@
+"""Films in, findings out: a network outside of training.
+
+Films go through the task's own ``predict`` in batches of one shape, so that nothing is
+compiled twice, whatever their number and size.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from cxr_jax import intake
+from cxr_jax.errors import ConfigError, InputRejected
+from cxr_jax.finding import Finding
+from cxr_jax.intake import Reduced, Source
+from cxr_jax.metrics import scaling
+from cxr_jax.models.state import Arrays, ModelDef
+from cxr_jax.tasks.base import Task
+from cxr_jax.types import Batch, Prediction
+
+Prevalence = float | Mapping[str, float]
+# What the kinds of maps are, on a scale beside them.
+UNITS = {"cam": "CAM, in logits", "grad_cam": "Grad-CAM"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scales:
+    """What turns scores into readings, per class, as frozen on validation films.
+
+    Attributes:
+        platt: class → scaling; a class that is missing has none.
+        thresholds: class → operating point on raw outputs (Youden's), likewise.
+        missing: why there is nothing at all; empty where there is something.
+    """
+
+    platt: Mapping[str, scaling.Platt] = dataclasses.field(default_factory=dict)
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    missing: str = ""
+
+
+class Predictor:
+    """A network that reads films.
+
+    Args:
+        task: says how.
+        params: of its network.
+        rest: its batch statistics.
+        size: side in pixels that films are reduced to.
+        scales: calibration and thresholds.
+        about: where it comes from, for people.
+        batch_size: films that go through the network together.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        params: Arrays,
+        rest: Arrays,
+        size: int,
+        scales: Scales,
+        about: Mapping[str, Any],
+        batch_size: int,
+    ):
+        self.classes, self.size = tuple(task.classes), size
+        self.scales, self.about, self.batch_size = scales, dict(about), batch_size
+        self._task, self._arrays = task, (params, rest)
+        model_def = ModelDef.of(task.create)
+
+        def forward(arrays, batch: Batch, key, samples: int) -> Prediction:
+            model = model_def.merge(*arrays)
+            return task.predict(model, batch, key=key, samples=samples)
+
+        self._forward = jax.jit(forward, static_argnames="samples")
+
+    def __repr__(self) -> str:
+        known = sum(p.slope is not None for p in self.scales.platt.values())
+        return (
+            f"Predictor of {len(self.classes)} classes on films of {self.size} px, from"
+            f" {self.about['source']}; {known} classes are calibrated"
+        )
+
+    def predict(
+        self,
+        films: Source | Sequence[Source],
+        *,
+        maps: bool = True,
+        prevalence: Prevalence | None = None,
+        samples: int = 0,
+        seed: int = 0,
+        on_error: Literal["raise", "collect"] = "raise",
+    ) -> Any:
+        """Reads one film, or a list of them.
+
+        Args:
+            films: a path of a PNG or JPEG file, the bytes of one, or a float array
+                ``[H, W]`` in [0, 1]; or a list or tuple of them.
+            maps: whether findings carry the maps of their classes.
+            prevalence: share of positives at another site: one number per class named,
+                or a single number where there is one class. Odds are re-weighted.
+            samples: dropout masks per film for ``std``; 0 for none.
+            seed: of the masks.
+            on_error: for a list: ``raise`` the first film that is refused, or
+                ``collect`` its ``InputRejected`` in its place.
+
+        Returns:
+            A ``Finding``; for a list, a list of them in the same order.
+
+        Raises:
+            InputRejected: a film was refused; the message names it.
+            ConfigError: a prevalence, ``samples`` or ``on_error`` that cannot be used.
+        """
+        if on_error not in ("raise", "collect"):
+            raise ConfigError(f"on_error={on_error!r}: raise or collect")
+        options = {"maps": maps, "prevalence": prevalence}
+        options |= {"samples": samples, "seed": seed}
+        several = isinstance(films, list | tuple)
+        given = list(films) if several else [films]
+        ready: list[Reduced | InputRejected] = []
+        for number, film in enumerate(given, start=1):
+            try:
+                ready.append(self.reduce(film))
+            except InputRejected as error:
+                where = f"film {number} of {len(given)}, " if several else ""
+                hint = f"{where}{intake.name_of(film)}: {error.hint}"
+                error = InputRejected(error.code, hint)
+                if on_error == "raise" or not several:
+                    raise error from None
+                ready.append(error)
+        found = self.stream([r for r in ready if isinstance(r, Reduced)], **options)
+        answers = [r if isinstance(r, InputRejected) else next(found) for r in ready]
+        return answers if several else answers[0]
+
+    def stream(
+        self,
+        ready: Iterable[Reduced],
+        *,
+        maps: bool = True,
+        prevalence: Prevalence | None = None,
+        samples: int = 0,
+        seed: int = 0,
+    ) -> Iterator[Finding]:
+        """Findings of films that were reduced, batch after batch; see ``predict``."""
+        site = self._site(prevalence)
+        waiting: list[Reduced] = []
+        for film in ready:
+            waiting.append(film)
+            if len(waiting) == self.batch_size:
+                yield from self._read(waiting, site, maps, samples, seed)
+                waiting = []
+        if waiting:
+            yield from self._read(waiting, site, maps, samples, seed)
+
+    def reduce(self, film: Source) -> Reduced:
+        """A film as the network takes it; see ``intake.reduce``."""
+        return intake.reduce(film, self.size)
+
+    def _read(
+        self,
+        reduced: list[Reduced],
+        site: np.ndarray,
+        maps: bool,
+        samples: int,
+        seed: int,
+    ) -> Iterator[Finding]:
+        batch = self._batch([film.pixels for film in reduced])
+        key = jax.random.key(seed)
+        # Kept on the device unless asked for: maps may be large.
+        plain = self._forward(self._arrays, batch, key, samples=0)
+        wanted = {"logits": plain.logits, "raw": plain.probs, "boxes": plain.boxes}
+        wanted["maps"] = plain.maps if maps else None
+        if samples:
+            wanted["std"] = self._forward(self._arrays, batch, key, samples=samples).std
+        found = jax.device_get(wanted)
+        if samples and not found["std"][: len(reduced)].any():
+            raise ConfigError(
+                f"samples={samples}: this network has no dropout, so its spread is 0;"
+                " leave it out"
+            )
+        for row, film in enumerate(reduced):
+            one = jax.tree.map(lambda x, row=row: x[row], found)
+            yield self._finding(film, one, site)
+
+    def _batch(self, pixels: Sequence[np.ndarray]) -> Batch:
+        """Always ``batch_size`` rows, whatever the number of films."""
+        rows, side = self.batch_size, self.size
+        image = np.zeros((rows, side, side, 1), np.uint8)
+        image[: len(pixels), ..., 0] = pixels
+        return Batch(
+            image=image,
+            labels=np.full((rows, len(self.classes)), np.nan, np.float32),
+            mask=np.arange(rows) < len(pixels),
+            position=np.arange(rows, dtype=np.uint32),
+            index=np.full(rows, -1, np.int32),
+        )
+
+    def _finding(
+        self, film: Reduced, found: Mapping[str, Any], site: np.ndarray
+    ) -> Finding:
+        asked = np.isfinite(site)
+        probs, shown, known, reasons, share = [], [], [], [], []
+        thresholds = [self.scales.thresholds.get(c, np.nan) for c in self.classes]
+        for column, name in enumerate(self.classes):
+            # The film's score and the threshold, on the scale that is shown.
+            pair = np.array([found["raw"][column], thresholds[column]], np.float64)
+            platt = self.scales.platt.get(name)
+            fitted = None if platt is None else scaling.apply_platt(pair, platt)
+            if fitted is not None and asked[column]:
+                fitted = scaling.reweight(fitted, platt.prevalence, site[column])
+            prob, threshold = pair if fitted is None else fitted
+            probs.append(prob)
+            shown.append(threshold)
+            known.append(fitted is not None)
+            reasons.append("" if fitted is not None else self._reason(name))
+            natural = np.nan if fitted is None else platt.prevalence
+            share.append(site[column] if asked[column] else natural)
+        return Finding(
+            name=film.name,
+            classes=self.classes,
+            probs=np.array(probs),
+            raw=found["raw"],
+            logits=found["logits"],
+            calibrated=np.array(known),
+            reasons=tuple(reasons),
+            thresholds=np.array(thresholds, np.float64),
+            shown_thresholds=np.array(shown),
+            prevalence=np.array(share, np.float64),
+            site=asked,
+            film=film.pixels,
+            shape=film.shape,
+            maps=found["maps"],
+            unit=UNITS.get(getattr(self._task, "maps", ""), "map"),
+            std=found.get("std"),
+            boxes=self._boxes(found["boxes"]),
+        )
+
+    def _reason(self, name: str) -> str:
+        if name not in self.scales.platt:
+            return self.scales.missing or "it was not frozen on validation films"
+        reason = self.scales.platt[name].reason or ""
+        return reason.removeprefix(f"{scaling.UNCALIBRATED}: ")
+
+    def _boxes(self, boxes: Any) -> list | None:
+        if boxes is None:
+            return None
+        return [
+            (self.classes[int(label)], float(score), tuple(float(v) for v in xyxy))
+            for xyxy, label, score, real in zip(
+                boxes.xyxy, boxes.label, boxes.score, boxes.mask, strict=True
+            )
+            if real
+        ]
+
+    def _site(self, prevalence: Prevalence | None) -> np.ndarray:
+        """The prevalence asked for, per class; NaN where none was."""
+        site = np.full(len(self.classes), np.nan)
+        if prevalence is None:
+            return site
+        if not isinstance(prevalence, Mapping):
+            if len(self.classes) > 1:
+                raise ConfigError(
+                    f"prevalence={prevalence!r}: there are {len(self.classes)} classes;"
+                    " give a number for each by name, such as {'Pneumonia': 0.0128}"
+                )
+            prevalence = {self.classes[0]: prevalence}
+        for name, share in prevalence.items():
+            if name not in self.classes:
+                raise ConfigError(
+                    f"prevalence: no class {name!r}; there are {', '.join(self.classes)}"
+                )
+            platt = self.scales.platt.get(name)
+            if platt is None or platt.slope is None:
+                raise ConfigError(
+                    f"prevalence: {name} is a {scaling.UNCALIBRATED} ({self._reason(name)})"
+                    ", whose odds mean nothing; leave it out"
+                )
+            if not 0 < share < 1:
+                raise ConfigError(
+                    f"prevalence: {name}={share!r}; a share between 0 and 1 is allowed"
+                )
+            site[self.classes.index(name)] = share
+        return site
