@@ -1,0 +1,290 @@
+"""``python -m cxr_jax.score``: any model's predictions, scored as a run is.
+
+    python -m cxr_jax.score --predictions=P.csv --labels=DATASET|L.csv
+        --split=SCHEME/PART --output=DIR [--data_dir=DATA | --manual_dir=RAW]
+        [--compare=Q.csv [--margin=0.02]] [--validation=V.csv] [--adjudicated=A.csv]
+        [--config=configs/chexnet.py]
+
+Exit codes: 0 done; 2 the user's input is wrong (one line on stderr).
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from cxr_jax import config as configs
+from cxr_jax import evaluate, report, results, scoring
+from cxr_jax.data import labelled
+from cxr_jax.errors import ConfigError, UserError
+from cxr_jax.evaluators.adjudicated import Adjudicated
+from cxr_jax.evaluators.base import Evaluator
+from cxr_jax.evaluators.classification import Classification
+from cxr_jax.evaluators.comparison import Comparison
+from cxr_jax.evaluators.probabilities import Probabilities
+from cxr_jax.predictions import write_atomically
+
+DONE, WRONG_INPUT = 0, 2
+NAME = "score"
+VALIDATION = "val"
+# What every table of predictions is judged by, whoever made it.
+EVALUATORS: tuple[type[Evaluator], ...] = (Classification, Probabilities)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m cxr_jax.score --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        _score(_parse(argv), argv)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG_INPUT
+    return DONE
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="cxr_jax.score", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--predictions", required=True, help="CSV: a film a line, a class a column")
+    add("--labels", required=True, help="chestxray14, NAME/CONFIG, or a CSV file")
+    add("--split", help="SCHEME/PART; a CSV file of labels needs no scheme")
+    add("--output", required=True, help="folder of the results")
+    add("--data_dir", help="prepared datasets; default as TFDS")
+    add("--manual_dir", help="folder of a release: its tables alone are read")
+    add("--compare", help="CSV of another model on the same films")
+    add("--margin", type=float, help="of non-inferiority, named beforehand")
+    add("--validation", help="CSV of the same model on the validation part")
+    add("--adjudicated", help="CSV of labels that readers agreed on")
+    add("--classes", type=_names, default=(), help="A,B: those to be scored")
+    add("--mean_classes", type=_names, default=(), help="A,B: those of the mean")
+    add("--columns", help="header of the classes, such as 'prob_*'")
+    add("--allow_extra", action="store_true", help="leave out films not of the part")
+    add("--allow_missing", action="store_true", help="leave out films not predicted")
+    add("--resamples", type=int, default=1000, help="of the bootstrap; 0 for none")
+    add("--seed", type=int, default=0, help="of the bootstrap")
+    add("--split_seed", type=int, default=0, help="of schemes that draw")
+    add("--config", help="FILE.py: whose published figures stand beside")
+    found = parser.parse_args(argv)
+    if found.resamples < 0:
+        raise ConfigError(f"--resamples={found.resamples}: 0 or more is allowed")
+    if found.margin is not None and not found.compare:
+        raise ConfigError("--margin goes with --compare=Q.csv, which is not given")
+    scheme, _, name = (found.split or "").rpartition("/")
+    if found.validation and (not scheme or name == VALIDATION):
+        raise ConfigError(
+            f"--validation needs --split=SCHEME/PART with a part other than {VALIDATION},"
+            f" not {found.split}; a file of labels needs a column split_SCHEME for it"
+        )
+    if found.margin is not None and not found.resamples:
+        raise ConfigError("--margin needs intervals; give --resamples above 0")
+    return found
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
+    """Everything is read and judged before the first file is written."""
+    shown, output = _shown(flags.config), _output(flags.output)
+    source = labelled.read_source(
+        flags.labels,
+        data_dir=_data_dir(flags),
+        manual_dir=flags.manual_dir,
+        classes=flags.classes or None,
+    )
+    part = labelled.take_part(source, flags.split, seed=flags.split_seed)
+    read = partial(scoring.read_scored, source=source, rules=_rules(flags))
+    ours = read(flags.predictions, part=part)
+    settings = {
+        "mean_classes": flags.mean_classes or _held(shown["mean_classes"], ours),
+        "resamples": flags.resamples,
+        "seed": flags.seed,
+    }
+    files, more = {"predictions": ours.passport}, []
+    if flags.compare:
+        theirs = read(flags.compare, part=part)
+        files["compare"] = theirs.passport
+        more.append(_comparison(flags, ours, theirs, settings))
+    if flags.adjudicated:
+        found = scoring.read_adjudicated(flags.adjudicated, source, ours)
+        name = pathlib.Path(flags.adjudicated).name
+        more.append(Adjudicated(labels=found, name=name, **settings))
+    evaluators = [kind(**settings) for kind in EVALUATORS]
+    parts, frozen = {part.name: (ours, [*evaluators, *more])}, None
+    if flags.validation:
+        val = f"{flags.split.rpartition('/')[0]}/{VALIDATION}"
+        val = labelled.take_part(source, val, seed=flags.split_seed)
+        table = read(flags.validation, part=val)
+        files["validation"] = table.passport
+        frozen = evaluate.freeze(evaluators, table.table)
+        parts = {val.name: (table, evaluators), **parts}
+    judge = partial(_judge, source=source, frozen=frozen, settings=settings)
+    judged = {name: judge(name, *about) for name, about in parts.items()}
+    about = {
+        "schema": evaluate.SCHEMA,
+        "name": NAME,
+        "command": ["python", "-m", "cxr_jax.score", *argv],
+        "labels": {
+            "dataset": source.dataset,
+            "file": source.file,
+            "sha256": source.sha256,
+        },
+        "files": files,
+        "eval": settings,
+        "report": {
+            "title": f"Score of {pathlib.Path(flags.predictions).name}",
+            "published": shown["published"],
+        },
+    }
+    _write_about(output, {"config.json": about, "split.json": part.passport})
+    for name, result in judged.items():
+        folder = output / "evaluation" / name
+        evaluate.write_evaluation(folder, parts[name][0].table, result)
+    page = report.write_report(output)
+    print("\n".join([results.headline(judged), *_said(judged[part.name])]))
+    print(f"report: {page}")
+
+
+def _judge(
+    name: str,
+    scored: scoring.Scored,
+    evaluators: Sequence[Evaluator],
+    *,
+    source: labelled.LabelSource,
+    frozen: dict[str, Any] | None,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of ``result.json`` of one part."""
+    result = evaluate.evaluate_table(
+        scored.table,
+        dataset=source.dataset,
+        split=name,
+        split_sha256=scored.sha256,
+        checkpoint_step=None,
+        weights_sha256=None,
+        evaluators=evaluators,
+        reference=scoring.reference(source),
+        frozen=frozen,
+    )
+    result["notes"] += scoring.remarks(scored)
+    more = {"frozen": frozen, "settings": settings, "scored": scored.passport}
+    return result | more
+
+
+def _rules(flags: argparse.Namespace) -> scoring.Rules:
+    return scoring.Rules(
+        extra=flags.allow_extra,
+        missing=flags.allow_missing,
+        classes=flags.classes,
+        columns=flags.columns,
+    )
+
+
+def _comparison(
+    flags: argparse.Namespace,
+    ours: scoring.Scored,
+    theirs: scoring.Scored,
+    settings: dict[str, Any],
+) -> Comparison:
+    scores, both = scoring.beside(ours, theirs)
+    names = [pathlib.Path(p).name for p in (flags.predictions, flags.compare)]
+    if names[0] == names[1]:
+        names = [f"{names[0]} (ours)", f"{names[1]} (theirs)"]
+    return Comparison(
+        theirs=scores,
+        rows=both,
+        names=(names[0], names[1]),
+        margin=flags.margin,
+        **settings,
+    )
+
+
+def _data_dir(flags: argparse.Namespace) -> str | None:
+    if flags.data_dir or flags.manual_dir:
+        if flags.data_dir and flags.manual_dir:
+            raise ConfigError(
+                "--data_dir and --manual_dir are both given; one is allowed"
+            )
+        return flags.data_dir
+    found = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return str(pathlib.Path(found).expanduser())
+
+
+def _output(path: str) -> pathlib.Path:
+    """The folder, if nothing but an earlier score is in it; its results are removed."""
+    folder = pathlib.Path(path).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output={path} is a file; give a folder")
+    if folder.exists() and any(folder.iterdir()):
+        about = folder / "config.json"
+        try:
+            name = json.loads(about.read_text()).get("name") if about.exists() else None
+        except ValueError:
+            name = None
+        if name != NAME:
+            raise ConfigError(
+                f"--output={path} holds files that are no score's; give a folder of its own"
+            )
+    return folder
+
+
+def _shown(config: str | None) -> dict[str, Any]:
+    """What a config says about figures: published ones, and the list of the mean."""
+    if config is None:
+        return {"published": (), "mean_classes": ()}
+    found = configs.plain(configs.load(config))
+    return {
+        "published": found["report"]["published"],
+        "mean_classes": found["eval"]["mean_classes"],
+    }
+
+
+def _held(names: Sequence[str], scored: scoring.Scored) -> tuple[str, ...]:
+    """A config's list, as far as these classes are scored."""
+    return tuple(name for name in names if name in scored.table.classes)
+
+
+def _write_about(output: pathlib.Path, files: dict[str, Any]) -> None:
+    """What was scored, and how; earlier results of this folder go first."""
+    for old in output.glob("evaluation/*/*"):
+        old.unlink()
+    for old in output.glob("evaluation/*"):
+        old.rmdir()
+    output.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomically(output / name, json.dumps(content, indent=1) + "\n")
+
+
+def _said(result: dict[str, Any]) -> list[str]:
+    """The comparison and the adjudicated figures, a line each."""
+    lines = []
+    if found := result.get("comparison"):
+        mean = found["metrics"]["auroc"]["mean"]
+        lines.append(
+            f"{found['names'][0]} against {found['names'][1]}: mean auroc"
+            f" {mean['ours']:.4f} and {mean['theirs']:.4f}: {mean['verdict']}"
+            if mean["value"] is not None
+            else f"comparison: {mean['reason']}"
+        )
+    if found := result.get("adjudicated"):
+        pair = [found[key]["auroc"]["mean"]["value"] for key in ("metrics", "mined")]
+        values = ["undefined" if v is None else f"{v:.4f}" for v in pair]
+        lines.append(
+            f"on {found['n']} adjudicated films: mean auroc {values[0]} against"
+            f" adjudicated labels, {values[1]} against the usual ones"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
