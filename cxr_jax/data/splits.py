@@ -130,11 +130,12 @@ def split_records(
     )
 
 
-def parse_part(name: str) -> tuple[str, str]:
+def parse_part(name: str, *, key: str = "eval.splits") -> tuple[str, str]:
     """The scheme and the part that a name means.
 
     Args:
         name: ``test``, or ``SCHEME/PART`` such as ``official/test``.
+        key: where it was given, for the message.
 
     Returns:
         The scheme, empty where the name gives none, and the part.
@@ -145,7 +146,7 @@ def parse_part(name: str) -> tuple[str, str]:
     scheme, slash, part = name.rpartition("/")
     if part not in PARTS or (slash and scheme not in SCHEMES):
         raise DataError(
-            f"part {name!r} of a split is unknown; allowed: {', '.join(PARTS)}, or one of"
+            f"{key}={name!r} is no part of a split: give {', '.join(PARTS)}, or one of"
             f" another scheme, SCHEME/PART, with a scheme of {', '.join(SCHEMES)}"
         )
     return scheme, part
@@ -223,7 +224,7 @@ def _holdout(records: Records, draw: _Draw) -> np.ndarray:
     """Films are drawn, not patients: whoever was filmed more often is likelier in it."""
     among = np.arange(len(records))
     if draw.holdout_from:
-        scheme, part = parse_part(draw.holdout_from)
+        scheme, part = parse_part(draw.holdout_from, key="data.holdout_from")
         among = np.flatnonzero(_column(records, scheme) == part)
     if not 0 < draw.holdout <= len(among):
         where = f" of {draw.holdout_from}" if draw.holdout_from else ""

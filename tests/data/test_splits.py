@@ -205,6 +205,11 @@ def test_films_may_be_set_apart_from_a_listed_part():
         ),
         (
             "set_apart",
+            {"holdout": 2, "holdout_from": "moon/test"},
+            "data.holdout_from='moon/test' is no part",
+        ),
+        (
+            "set_apart",
             {"holdout": 2, "holdout_from": "patient_disjoint/test"},
             r"no lists for the split 'patient_disjoint' \(it has official\)",
         ),
@@ -222,8 +227,8 @@ def test_parts_have_names():
     assert splits.parse_part("val") == ("", "val")
     assert splits.parse_part("official/test") == ("official", "test")
     for name in ("official/train_val", "moon/test", "/test", "", "official"):
-        with pytest.raises(DataError, match=f"part {name!r} of a split is unknown"):
-            splits.parse_part(name)
+        with pytest.raises(DataError, match=f"here={name!r} is no part"):
+            splits.parse_part(name, key="here")
 
 
 def test_zero_films_of_a_part_only_matter_where_they_are_needed():
