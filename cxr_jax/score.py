@@ -3,7 +3,7 @@
     python -m cxr_jax.score --predictions=P.csv --labels=DATASET|L.csv
         --split=SCHEME/PART --output=DIR [--data_dir=DATA | --manual_dir=RAW]
         [--compare=Q.csv [--margin=0.02]] [--validation=V.csv] [--adjudicated=A.csv]
-        [--config=configs/chexnet.py]
+        [--trained_on=RUN|IDS.txt] [--config=configs/chexnet.py]
 
 Exit codes: 0 done; 2 the user's input is wrong (one line on stderr).
 """
@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from cxr_jax import config as configs
 from cxr_jax import evaluate, report, results, scoring
-from cxr_jax.data import labelled
+from cxr_jax.data import labelled, leakage
 from cxr_jax.errors import ConfigError, UserError
 from cxr_jax.evaluators.adjudicated import Adjudicated
 from cxr_jax.evaluators.base import Evaluator
@@ -64,6 +64,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--margin", type=float, help="of non-inferiority, named beforehand")
     add("--validation", help="CSV of the same model on the validation part")
     add("--adjudicated", help="CSV of labels that readers agreed on")
+    add("--trained_on", help="a run, or a list of films: those it was made with")
+    add("--allow_seen", action="store_true", help="score them all the same")
     add("--classes", type=_names, default=(), help="A,B: those to be scored")
     add("--mean_classes", type=_names, default=(), help="A,B: those of the mean")
     add("--columns", help="header of the classes, such as 'prob_*'")
@@ -105,6 +107,7 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     part = labelled.take_part(source, flags.split, seed=flags.split_seed)
     read = partial(scoring.read_scored, source=source, rules=_rules(flags))
     ours = read(flags.predictions, part=part)
+    said = _unseen(flags, ours, source, leakage.USED)
     settings = {
         "mean_classes": flags.mean_classes or _held(shown["mean_classes"], ours),
         "resamples": flags.resamples,
@@ -126,6 +129,7 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         val = labelled.take_part(source, val, seed=flags.split_seed)
         table = read(flags.validation, part=val)
         files["validation"] = table.passport
+        _unseen(flags, table, source, ("train",))
         frozen = evaluate.freeze(evaluators, table.table)
         parts = {val.name: (table, evaluators), **parts}
     judge = partial(_judge, source=source, frozen=frozen, settings=settings)
@@ -146,6 +150,7 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
             "published": shown["published"],
         },
     }
+    judged[part.name]["notes"] += said
     _write_about(output, {"config.json": about, "split.json": part.passport})
     for name, result in judged.items():
         folder = output / "evaluation" / name
@@ -153,6 +158,19 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     page = report.write_report(output)
     print("\n".join([results.headline(judged), *_said(judged[part.name])]))
     print(f"report: {page}")
+
+
+def _unseen(
+    flags: argparse.Namespace,
+    scored: scoring.Scored,
+    source: labelled.LabelSource,
+    against: Sequence[str],
+) -> list[str]:
+    if not flags.trained_on:
+        return []
+    return scoring.check_unseen(
+        scored, source, flags.trained_on, allowed=flags.allow_seen, against=against
+    )
 
 
 def _judge(

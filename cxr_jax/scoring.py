@@ -1,13 +1,14 @@
 """Predictions of another program, put beside labels: nothing is dropped in silence."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from cxr_jax.data import columns, labelled, splits
+from cxr_jax.data import columns, labelled, leakage, splits, tables
 from cxr_jax.errors import DataError
 from cxr_jax.predictions import MINED_LABELS, Predictions
 
@@ -165,6 +166,78 @@ def read_adjudicated(
             f"{path}: adjudicates none of the {len(table)} films that are scored"
         )
     return labels
+
+
+def check_unseen(
+    scored: Scored,
+    source: labelled.LabelSource,
+    trained_on: epath.PathLike,
+    *,
+    allowed: bool = False,
+    against: Sequence[str] = leakage.USED,
+) -> list[str]:
+    """Refuses films, and patients, that a model was made with.
+
+    Args:
+        scored: the films it is judged by.
+        source: of their labels, which knows the patients of ids.
+        trained_on: a run, or a list of film names, one a line.
+        allowed: whether the user asked for it by name.
+        against: parts of the run that count.
+
+    Returns:
+        What must be said beside the figures.
+
+    Raises:
+        DataError: films or patients in common, or nothing that says what was trained on.
+    """
+    path = epath.Path(trained_on)
+    if path.is_dir():
+        name = _dataset_of(path)
+        if source.version and name.partition("/")[0] != source.name.partition("/")[0]:
+            return [
+                f"The run of --trained_on learnt from {name}: other films than these."
+            ]
+        own = leakage.read_ids(path / leakage.FILE)
+    else:
+        own = {"train": _named(tables.read_list(path).names, source)}
+    table = scored.table
+    found = leakage.check_unseen(
+        leakage.Films(ids=table.ids.tolist(), patients=table.patients.tolist()),
+        own,
+        what=str(path),
+        allowed=True,  # The refusal is worded here, with the flag of this command.
+        against=against,
+    )
+    if found and not allowed:
+        raise DataError(
+            f"--trained_on={path}: {found}, such as {', '.join(found.examples)}; figures"
+            " on them would flatter: score other films, or add --allow_seen to have them"
+            " anyway"
+        )
+    if found:
+        return [f"LEAKS, as asked for: {found}. The figures flatter."]
+    return [f"No film and no patient of {path.name} is among the scored films."]
+
+
+def _dataset_of(run: epath.Path) -> str:
+    try:
+        return str(json.loads((run / "split.json").read_text())["dataset"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"--trained_on={run}: has no split.json of a run; give a workdir, or a list of"
+            " film names"
+        ) from None
+
+
+def _named(names: Sequence[str], source: labelled.LabelSource) -> leakage.Films:
+    """Films of a list, with the patients that labels or their own names tell."""
+    records = source.records
+    known = dict(zip(records.id.tolist(), records.patient.tolist(), strict=True))
+    match = [labelled.FILM_NAME.fullmatch(name) for name in names]
+    told = [m[1] if m else "" for m in match]
+    pairs = zip(names, told, strict=True)
+    return leakage.Films(ids=names, patients=[known.get(n, p) for n, p in pairs])
 
 
 def reference(source: labelled.LabelSource) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cxr_jax import score
+from cxr_jax.data import labelled, leakage
 from cxr_jax.labels import NIH14
 from cxr_jax.pages import adjudicated, comparison
 from cxr_jax.pages.evidence import read_evidence
@@ -372,6 +373,42 @@ def test_adjudicated_films_nobody_knows_are_refused_by_line(case, capsys):
     path = case.write("judged.csv", ["id", "Mass"], [[case.ids[99], 1], ["x.png", 0]])
     assert case.run(f"--adjudicated={path}") == 2
     assert "line 3: film x.png is not among the labels" in capsys.readouterr().err
+
+
+def test_films_that_a_model_was_made_with_are_refused(case, capsys):
+    def train(text):
+        (case.root / "train.txt").write_text(text)
+        return f"--trained_on={case.path('train.txt')}"
+
+    test = [i for i, part in zip(case.ids, case.parts, strict=True) if part == "test"]
+    flag = train(f"{test[0]}\n99999999_000.png\n")
+    assert case.run(flag) == 2
+    shown = capsys.readouterr().err
+    assert "1 are films of this run's train part and 2 more are of its" in shown
+    assert "--allow_seen" in shown and not (case.root / "out").exists()
+    assert case.run(train(f"{test[0][:8]}_077.png\n")) == 2  # the patient alone
+    assert "0 are films of this run's train part and 3 more" in capsys.readouterr().err
+    assert case.run(flag, "--allow_seen") == 0
+    assert any(n.startswith("LEAKS, as asked for") for n in case.result()["notes"])
+    assert case.run(train("99999999_000.png\n")) == 0
+    assert any("No film and no patient" in n for n in case.result()["notes"])
+
+
+def test_the_films_of_a_run_are_refused(case, capsys):
+    assert case.run(f"--trained_on={case.root}") == 2
+    assert "has no split.json of a run" in capsys.readouterr().err
+    source = labelled.read_source(case.path("labels.csv"))
+    index = {"train": np.arange(150, 153), "val": np.arange(60), "test": np.arange(0)}
+    run = case.root / "run"
+    run.mkdir()
+    (run / "split.json").write_text('{"dataset": "toy/16px"}')
+    assert case.run(f"--trained_on={run}") == 2
+    assert "nobody knows which films" in capsys.readouterr().err
+    (run / leakage.FILE).write_bytes(leakage.format_ids(source.records, index))
+    assert case.run(f"--trained_on={run}") == 2
+    assert "of 150 evaluated films 3 are films of this run's train" in (
+        capsys.readouterr().err
+    )
 
 
 def test_published_predictions_give_the_published_figures(
