@@ -1,0 +1,174 @@
+"""What the weights of other libraries expect of a film, and which library wrote a file."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from cxr_jax import labels
+from cxr_jax.errors import CheckpointError, ConfigError
+from cxr_jax.models.passport import Passport
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DEPTHS = {
+    (6, 12, 24, 16): "densenet121",
+    (6, 12, 32, 32): "densenet169",
+    (6, 12, 48, 32): "densenet201",
+    (6, 12, 36, 24): "densenet161",
+}
+XRV18 = (
+    *("Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema"),
+    *("Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural_Thickening"),
+    *("Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture"),
+    *("Lung Opacity", "Enlarged Cardiomediastinum"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What weights of a library expect, where nobody said otherwise.
+
+    Attributes:
+        mean: one number per channel, of films in [0, 1].
+        std: likewise.
+        classes: of its head, if the number of outputs is theirs.
+        licence: of the weights of these classes.
+        epsilon: of its batch norms.
+        notes: what a reader must know.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+    licence: str = "unknown"
+    epsilon: float = 1e-5
+    notes: str = ""
+
+
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+LAYOUTS = {
+    "torchvision": Layout(**_IMAGENET),
+    "timm": Layout(**_IMAGENET),
+    # It scales films to [-1024, 1024]: (2x - 1) · 1024 = (x - 1/2) / (1/2048).
+    "torchxrayvision": Layout(
+        (0.5,),
+        (1 / 2048,),
+        XRV18,
+        licence="Apache-2.0",
+        notes="logits before the library's op_threshs, which only move 0.5",
+    ),
+    "reproduce-chexnet": Layout(
+        **_IMAGENET, classes=labels.NIH14, licence="BSD-3-Clause"
+    ),
+    "arnoweng": Layout(
+        **_IMAGENET,
+        classes=labels.NIH14,
+        notes="evaluated by its author on ten crops of 224 pixels from 256",
+    ),
+    "keras": Layout(**_IMAGENET, epsilon=1.001e-5),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Arrays of a file under our names and in our axes, and what was left over.
+
+    Attributes:
+        arrays: such as ``backbone/stem/kernel``.
+        names: our name → the file's.
+        unknown: names in the file that no array of ours has.
+        ignored: names that are known to say nothing to a reader.
+        extras: arrays that are no weights and worth keeping, such as ``op_threshs``.
+        likely: the layout that the names point to.
+    """
+
+    arrays: dict[str, np.ndarray]
+    names: dict[str, str]
+    unknown: tuple[str, ...]
+    ignored: tuple[str, ...]
+    extras: dict[str, np.ndarray]
+    likely: str
+
+    @property
+    def channels(self) -> int:
+        """Channels of the stem; 0 where there is none that can be read."""
+        kernel = self.arrays.get("backbone/stem/kernel")
+        return kernel.shape[2] if kernel is not None and kernel.ndim == 4 else 0
+
+    @property
+    def outputs(self) -> int:
+        """Logits of the head; 0 without a head."""
+        bias = self.arrays.get("head/linear/bias")
+        return bias.size if bias is not None else 0
+
+
+def chosen(name: str, source: Source) -> str:
+    """The layout of a file: the one asked for, or the likely one.
+
+    Raises:
+        ConfigError: no such layout.
+        CheckpointError: the file is of another.
+    """
+    if not name:
+        return source.likely
+    if name not in LAYOUTS:
+        raise ConfigError(
+            f"pretrained.layout={name!r}: choose one of {', '.join(LAYOUTS)}, or none"
+        )
+    same = {source.likely}
+    if source.likely in ("torchvision", "torchxrayvision") and not source.extras:
+        same |= {"torchxrayvision"} if source.channels == 1 else {"torchvision", "timm"}
+    if name not in same:
+        raise CheckpointError(
+            f"pretrained.layout={name!r}: the names in the file are those of"
+            f" {' or '.join(sorted(same))}"
+        )
+    return name
+
+
+def assumed(layout: str, source: Source, file: str, sha256: str) -> Passport:
+    """The passport of a file that states none: what its library does by default.
+
+    Raises:
+        CheckpointError: a stem whose channels that library has no scaling for.
+    """
+    usual = LAYOUTS[layout]
+    channels = source.channels or len(usual.mean)
+    if channels != len(usual.mean):
+        raise CheckpointError(
+            f"{file}: its stem takes {channels} channels, {layout} scales"
+            f" {len(usual.mean)}: write {file}.passport.json beside it, or name its layout"
+        )
+    named = source.outputs == len(usual.classes)
+    guess = "" if named else "scaling assumed from the layout, classes not known"
+    return Passport(
+        architecture=architecture(source.arrays),
+        source=file,
+        licence=usual.licence if named else "unknown",
+        mean=usual.mean,
+        std=usual.std,
+        channels=channels,
+        size=224,
+        classes=usual.classes if named else (),
+        outputs={0: "none", 1000: "softmax"}.get(source.outputs, "sigmoid"),
+        sha256=sha256,
+        notes="; ".join(filter(None, (usual.notes, guess))),
+    )
+
+
+def depths_of(names: Iterable[str]) -> tuple[int, ...]:
+    """Dense layers per block of a model, from the names of its arrays."""
+    found: dict[int, int] = {}
+    for name in names:
+        place = re.match(r"backbone/blocks/(\d+)/layers/(\d+)/", name)
+        if place:
+            block, layer = int(place[1]), int(place[2])
+            found[block] = max(found.get(block, 0), layer + 1)
+    return tuple(found[block] for block in sorted(found))
+
+
+def architecture(names: Iterable[str]) -> str:
+    """``densenet121`` and so on, or the depths of another DenseNet."""
+    depths = depths_of(names)
+    return DEPTHS.get(depths, f"densenet{depths}".replace(",)", ")"))
