@@ -9,9 +9,13 @@ from flax import nnx
 
 from cxr_jax import config, explain
 from cxr_jax.data import augment
+from cxr_jax.errors import ConfigError
 from cxr_jax.models.heads import Classifier
 from cxr_jax.objective import Objective
 from cxr_jax.types import Batch, Loss, Prediction
+
+# Kinds of maps; both come with the same forward pass.
+CAM, GRAD_CAM = "cam", "grad_cam"
 
 
 class Classify:
@@ -26,8 +30,13 @@ class Classify:
         mean: one number per channel, of films in [0, 1].
         std: likewise.
         channels: what the backbone takes, 1 or 3; gray films are repeated.
-        maps: whether predictions carry class activation maps. Under ``jax.jit`` maps
-            that the caller does not return cost nothing.
+        maps: what predictions carry of each class: ``"cam"`` (heads that pool and have
+            a ``kernel``), ``"grad_cam"`` (any head), or nothing where empty. True and
+            False stand for ``"cam"`` and nothing. Under ``jax.jit`` maps that the
+            caller does not return cost nothing.
+
+    Raises:
+        ConfigError: another kind of maps.
     """
 
     def __init__(
@@ -40,13 +49,17 @@ class Classify:
         mean: Sequence[float],
         std: Sequence[float],
         channels: int,
-        maps: bool = True,
+        maps: str | bool = CAM,
     ):
         self.classes = tuple(classes)
         self.objective = Objective.of(terms)
         self.model, self.head = dict(model), dict(head)
         self.mean, self.std, self.channels = tuple(mean), tuple(std), channels
-        self.maps = maps
+        self.maps = {True: CAM, False: ""}.get(maps, maps)
+        if self.maps not in (CAM, GRAD_CAM, ""):
+            raise ConfigError(
+                f"task.maps={maps!r}: give {CAM!r}, {GRAD_CAM!r}, or '' for none"
+            )
 
     def create(self, key: jax.Array) -> Classifier:
         """A model with fresh weights; call it under ``jax.jit``."""
@@ -110,6 +123,9 @@ class Classify:
         Returns:
             float32 throughout.
 
+        Raises:
+            ConfigError: class activation maps of a head without ``kernel``.
+
         Reference: Gal and Ghahramani, Dropout as a Bayesian approximation, ICML 2016.
         """
         reading = nnx.view(model, use_running_average=True, raise_if_not_found=False)
@@ -122,9 +138,19 @@ class Classify:
                 jax.vmap(lambda k: reading.head(features, key=k))(keys)
             )
             probs, std = jnp.mean(drawn, axis=0), jnp.std(drawn, axis=0)
-        maps = explain.cam(features, reading.head.kernel) if self.maps else None
+        maps = self._maps(reading.head, features)
         prediction = Prediction(logits=logits, probs=probs, maps=maps, std=std)
         return jax.tree.map(lambda x: x.astype(jnp.float32), prediction)
+
+    def _maps(self, head: nnx.Module, features: jax.Array) -> jax.Array | None:
+        if self.maps == GRAD_CAM:
+            return explain.grad_cam(head, features)
+        if self.maps == CAM and not hasattr(head, "kernel"):
+            raise ConfigError(
+                f"{type(head).__name__} has no kernel for class activation maps: set"
+                f" task.maps={GRAD_CAM!r}"
+            )
+        return explain.cam(features, head.kernel) if self.maps else None
 
     def finalize(self, prediction: Prediction) -> Prediction:
         """Nothing is left to do on the host."""

@@ -218,6 +218,34 @@ def test_maps_are_left_out_where_the_config_says_so(split):
     assert found.maps is None
 
 
+def test_grad_cam_is_offered_and_of_this_head_shows_what_cam_shows(split):
+    def maps(kind):
+        task = Classify(**BASE, maps=kind)
+        return task.predict(nnx.merge(*split, copy=True), films()).maps
+
+    cam, same, grad = jax.jit(lambda: tuple(map(maps, ("cam", True, "grad_cam"))))()
+    np.testing.assert_array_equal(cam, same)
+    np.testing.assert_allclose(grad, np.maximum(cam, 0) / 64, atol=1e-6)
+
+
+class Squares(nnx.Module):
+    """A head of no weights, so without a kernel."""
+
+    def __call__(self, features, *, key=None):
+        return (features**2).mean((1, 2))[:, :3]
+
+
+def test_a_head_without_kernel_has_grad_cam_alone(split):
+    model = nnx.merge(*split, copy=True)
+    model.head = nnx.data(Squares())
+    found = Classify(**BASE, maps="grad_cam").predict(model, films())
+    assert found.maps.shape == (8, 8, 8, 3) and found.maps.min() == 0
+    with pytest.raises(ConfigError, match="Squares has no kernel.*grad_cam"):
+        Classify(**BASE).predict(model, films())
+    with pytest.raises(ConfigError, match="task.maps='heat'.*'cam'"):
+        Classify(**BASE, maps="heat")
+
+
 def test_gray_films_feed_a_network_made_for_colour():
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     task = Classify(**BASE | {"mean": mean, "std": std, "channels": 3})
