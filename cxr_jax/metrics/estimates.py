@@ -70,3 +70,27 @@ def _interval(resampled: np.ndarray | None) -> bootstrap.Interval:
     if resampled is None:
         return bootstrap.Interval(low=None, high=None, discarded=0)
     return bootstrap.percentile_interval(resampled)
+
+
+def verdict(low: float | None, high: float | None, *, margin: float = 0.0) -> str:
+    """What an interval of a difference model - readers allows to be said.
+
+    An interval that holds 0 says that no difference was detected, not that there is none.
+
+    Args:
+        low: lower end, or None.
+        high: upper end, or None.
+        margin: of non-inferiority, named beforehand; 0 for none.
+
+    Returns:
+        Words.
+    """
+    if low is None or high is None:
+        return "no interval, no verdict"
+    words = f"(interval {low:+.3f} to {high:+.3f})".replace("-", "−")
+    if low > 0:
+        return f"model higher {words}"
+    text = f"no difference detected {words}" if high >= 0 else f"model lower {words}"
+    if margin > 0 and low > -margin:
+        return f"{text}; not inferior by the margin of {margin:g} named beforehand"
+    return text

@@ -84,11 +84,13 @@ class Study:
     """What one protocol found; per class, in the order of the panel.
 
     Attributes:
+        references: float ``[N, G, C]``, what calls and scores were set against.
         counts: evidence in each reference, ``[C][G]``.
         metrics: name → one ``Figures`` per class; names of ``confusion.METRICS``.
         ranked: one per class; empty where a protocol has no ROC.
     """
 
+    references: np.ndarray
     counts: Sequence[Sequence[ranking.LabelCount]]
     metrics: Mapping[str, Sequence[Figures]]
     ranked: Sequence[Ranked]
@@ -222,6 +224,7 @@ def _study(
         for g in range(comparison.references.shape[1])
     ]
     return Study(
+        references=comparison.references,
         counts=list(zip(*by_reference, strict=True)),
         metrics={
             metric: _figures(function, point, many, drawn)
