@@ -318,7 +318,8 @@ def test_a_better_model_is_told_from_a_worse_one(case, capsys):
 
 
 def test_a_model_against_itself_differs_by_nothing(case):
-    assert case.run(f"--compare={case.path('good.csv')}", "--margin=0.01") == 0
+    flags = (f"--compare={case.path('good.csv')}", "--margin=0.01")
+    assert case.run(*flags, resamples=100) == 0
     found = case.result()["comparison"]
     for metric in found["metrics"].values():
         for value in (*metric["per_class"].values(), metric["mean"]):
@@ -326,9 +327,21 @@ def test_a_model_against_itself_differs_by_nothing(case):
             assert value["p_holm"] == 1
             assert "No difference detected (interval +0.0000" in value["verdict"]
             assert "comparable" not in value["verdict"]
-    assert any("60 resamples are too few" in note for note in found["notes"])
     text = comparison.section(read_evidence(case.root / "out"))
     assert "No difference detected" in text and "non-inferiority" in text
+
+
+def test_too_few_resamples_give_no_verdict(case):
+    # Two classes need 2 / (R + 1) <= 0.05 / 2.
+    assert case.run(f"--compare={case.path('bad.csv')}", resamples=78) == 0
+    found = case.result()["comparison"]
+    for value in found["metrics"]["auroc"]["per_class"].values():
+        assert value["verdict"].startswith("Too few resamples to tell (interval +0.")
+    assert any("78 resamples are too few" in note for note in found["notes"])
+    assert "good.csv is higher" in found["metrics"]["auroc"]["mean"]["verdict"]
+    assert case.run(f"--compare={case.path('bad.csv')}", resamples=79) == 0
+    values = case.result()["comparison"]["metrics"]["auroc"]["per_class"].values()
+    assert all("good.csv is higher" in value["verdict"] for value in values)
 
 
 def test_without_intervals_nothing_is_claimed(case):

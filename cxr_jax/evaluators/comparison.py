@@ -128,10 +128,11 @@ class Comparison(Evaluator):
 
     def _judge(self, family: list[dict[str, Any]]) -> None:
         """Adjusted p-values, and the words that they allow."""
+        tests = sum(block["p"] is not None for block in family)
         adjusted = comparison.holm([block["p"] for block in family])
         for block, p in zip(family, adjusted, strict=True):
             block["p_holm"] = p
-            block["verdict"] = self._verdict(block)
+            block["verdict"] = self._verdict(block, tests)
         if self.margin is None or not self.resamples:
             return
         adjusted = comparison.holm([block["p_inferior"] for block in family])
@@ -147,13 +148,15 @@ class Comparison(Evaluator):
                     else f"; non-inferiority (margin {self.margin:g}) not shown"
                 )
 
-    def _verdict(self, block: Mapping[str, Any]) -> str:
+    def _verdict(self, block: Mapping[str, Any], tests: int) -> str:
         if block["value"] is None:
             return "Undefined"
         if block["p"] is None:
             return "No interval, no claim"
         interval = f"(interval {block['low']:+.4f} to {block['high']:+.4f})"
         interval = interval.replace("-", "−")
+        if self.resamples < enough(tests):
+            return f"Too few resamples to tell {interval}"
         if block["p_holm"] > ALPHA:
             return f"No difference detected {interval}"
         better = self.names[0 if block["value"] > 0 else 1]
@@ -186,11 +189,18 @@ class Comparison(Evaluator):
                 f"Non-inferiority: margin {self.margin:g}, named beforehand; one-sided"
                 f" at {ALPHA / 2:g}, after Holm's correction over the classes."
             )
-        enough = int(np.ceil(2 * tests / ALPHA)) - 1
-        if 0 < self.resamples < enough:
+        if 0 < self.resamples < enough(tests):
             notes.append(
                 f"{self.resamples} resamples are too few: after Holm's correction over"
-                f" {tests} classes no difference could be detected with fewer than"
-                f" {enough}."
+                f" {tests} classes neither a difference nor non-inferiority can be shown"
+                f" with fewer than {enough(tests)}."
             )
         return notes
+
+
+def enough(tests: int) -> int:
+    """Resamples below which Holm's correction over so many tests can reject nothing.
+
+    The smallest two-sided p-value is ``2 / (R + 1)``; it has to pass ``ALPHA / tests``.
+    """
+    return int(np.ceil(2 * tests / ALPHA)) - 1

@@ -36,12 +36,15 @@ def section(evidence: Evidence) -> str:
         rows.append([tables.MEAN, "", "", "", *means, ""])
         headers = ["Class", "Films", "Positive\nadjudicated / usual", "Labels\nagree"]
         headers += [f"{words}, adjudicated", f"{words}, usual labels", "Remark"]
+        if not any(row[-1] for row in rows):
+            headers, rows = headers[:-1], [row[:-1] for row in rows]
+        text = (6,) if len(headers) > 6 else ()
         caption = (
             "95% intervals in brackets; resampling unit:"
             f" {readers['mean']['resampling_unit']}. The mean runs over {len(listed)}"
             " classes."
         )
-        parts.append(html.table(headers, rows, caption=caption, total=True, text=(6,)))
+        parts.append(html.table(headers, rows, caption=caption, total=True, text=text))
     missing = [n for n, share in block["agreement"].items() if share is None]
     if missing:
         names = ", ".join(map(tables.words, missing))

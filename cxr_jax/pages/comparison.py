@@ -23,13 +23,13 @@ def section(evidence: Evidence) -> str:
         films += f" ({block['left_out']:,} that only the first scored are left out)"
     parts = [
         html.paragraph(
-            f"{ours} against {theirs}, on the same {films}; differences are the first"
-            f" minus the second. {_mean_words(block)}"
+            f"First: {ours}. Second: {theirs}. Both on the same {films}; differences are"
+            f" the first minus the second. {_mean_words(block)}"
         ),
         html.figure(
             _drawing(block),
-            f"Difference of AUROC, {ours} minus {theirs}, with its 95% interval; right of"
-            " the line the first is higher."
+            "Difference of AUROC, the first minus the second, with its 95% interval;"
+            " right of the line the first is higher."
             + (
                 " Dotted: the margin of non-inferiority."
                 if block["margin"] is not None
@@ -55,37 +55,63 @@ def _mean_words(block: Mapping[str, Any]) -> str:
 
 def _table(block: Mapping[str, Any], metric: str) -> str:
     found = block["metrics"][metric]
-    ours, theirs = block["names"]
-    by_delong = any("delong" in value for value in found["per_class"].values())
     listed = set(found["mean"]["classes"])
+    headers = [
+        "Class",
+        "First",
+        "Second",
+        "Difference",
+        "p, Holm",
+        *_more(block, metric),
+    ]
+    headers += ["After Holm's correction", "Remark"]
     rows = [
-        _row(tables.words(n) + ("" if n in listed else " *"), value, by_delong)
+        _row(tables.words(n) + ("" if n in listed else " *"), value, block, metric)
         for n, value in found["per_class"].items()
     ]
-    rows.append(_row(tables.MEAN, found["mean"], by_delong))
-    headers = ["Class", ours, theirs, "Difference", "p, Holm"]
-    headers += ["DeLong\np, Holm"] if by_delong else []
+    rows.append(_row(tables.MEAN, found["mean"], block, metric))
+    if not any(row[-1] for row in rows):
+        headers, rows = headers[:-1], [row[:-1] for row in rows]
     caption = (
         "95% intervals in brackets: paired bootstrap,"
         f" {block['resamples']:,} resamples, resampling unit: {block['resampling_unit']}."
     )
     if len(listed) < len(found["per_class"]):
         caption += " * not in the mean."
-    headers.append("What may be said")
-    return html.table(
-        headers, rows, caption=caption, total=True, text=(len(headers) - 1,)
-    )
+    words = ("After Holm's correction", "Remark")
+    text = tuple(k for k, head in enumerate(headers) if head in words)
+    return html.table(headers, rows, caption=caption, total=True, text=text)
 
 
-def _row(name: str, value: Mapping[str, Any], by_delong: bool) -> list[str]:
+def _more(block: Mapping[str, Any], metric: str) -> list[str]:
+    """Columns that are not always there."""
+    heads = ["DeLong\np, Holm"] if metric == "auroc" else []
+    if block["margin"] is not None:
+        heads.append(f"Not inferior\nby {block['margin']:g}")
+    return heads
+
+
+def _row(
+    name: str, value: Mapping[str, Any], block: Mapping[str, Any], metric: str
+) -> list[str]:
     row = [name, *(tables.number(value[k]) for k in ("ours", "theirs"))]
     row += [_signed(value), _p(value["p_holm"])]
-    if by_delong:
+    if metric == "auroc":
         row.append(_p((value.get("delong") or {}).get("p_holm")))
-    said = [value["verdict"], value.get("reason"), value.get("flag")]
+    if block["margin"] is not None:
+        shown = {True: "shown", False: "not shown", None: "–"}
+        row.append(shown[value["non_inferior"]])
+    said = [value.get("reason"), value.get("flag")]
     if value["discarded"] and value["value"] is not None:
         said.append(f"{value['discarded']:,} resamples discarded")
-    return [*row, "; ".join(text for text in said if text)]
+    return [*row, _finding(value, block), "; ".join(text for text in said if text)]
+
+
+def _finding(value: Mapping[str, Any], block: Mapping[str, Any]) -> str:
+    """The verdict without its interval, which stands in a column of its own."""
+    if value["p_holm"] is None or value["p_holm"] > block["alpha"]:
+        return value["verdict"].partition(" (interval")[0]
+    return f"{'First' if value['value'] > 0 else 'Second'} is higher"
 
 
 def _signed(value: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from cxr_jax.pages import html, tables
 from cxr_jax.pages.evidence import Evidence
 
 Column = tuple[str, Mapping[str, str]]
-MARK = " †"
+MARK = "\u00a0†"
 
 
 def section(evidence: Evidence, *others: Evidence) -> str:
@@ -149,7 +149,8 @@ def _differences(
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
+    text = f"{value:+.4f}".replace("-", "−")
+    return text if float(text[1:]) else text[1:]
 
 
 def _basis(columns: Sequence[Mapping[str, Any]], runs: Sequence[Evidence]) -> str:
@@ -173,7 +174,7 @@ def _basis(columns: Sequence[Mapping[str, Any]], runs: Sequence[Evidence]) -> st
                 column["name"],
                 column.get("split", "unknown"),
                 same,
-                f"†{' '}{needs}" if needs else "nothing known to be",
+                f"† {needs}" if needs else "nothing known to be",
                 column.get("source", ""),
             ]
         )
