@@ -178,6 +178,7 @@ def lines(case, name, edit):
         (lambda t: t.__setitem__(4, t[4] + ",1"), "line 5: 4 cells"),
         (lambda t: t.__setitem__(2, "x.png,nan,.5"), "line 3: Mass is 'nan'"),
         (lambda t: t.__setitem__(2, "x.png,1.5,.5"), "line 3: Mass is '1.5'"),
+        (lambda t: t.__setitem__(2, "x.png,-.1,.5"), "line 3: Mass is '-.1'"),
         (lambda t: t.__setitem__(2, "x.png,high,.5"), "line 3: Mass is 'high'"),
         (lambda t: t.__setitem__(2, ",.5,.5"), "line 3: no film name"),
         (lambda t: t.__setitem__(0, "id,Mass,Fibrosis"), "no column for Pleural_Thick"),
@@ -365,21 +366,22 @@ def test_adjudicated_labels_stand_beside_the_others_on_the_same_films(case):
     judged = range(100, 170)
     rows = [[case.ids[k], case.labels[k, 0], ""] for k in judged]
     rows[0][1] = 1 - rows[0][1]
-    rows[1][1] = ""
+    rows[1] = [case.ids[101], "", case.labels[101, 1]]  # for the other class alone
     path = case.write("judged.csv", ["id", "Mass", "Pleural Thickening"], rows)
     assert case.run(f"--adjudicated={path}") == 0
     found = case.result()["adjudicated"]
-    assert found["n"] == 69 and "judged.csv" in found["reference"]
+    assert found["n"] == 70 and "judged.csv" in found["reference"]
     assert found["agreement"]["Mass"] == pytest.approx(68 / 69)
-    assert found["agreement"]["Pleural_Thickening"] is None
+    assert found["agreement"]["Pleural_Thickening"] == 1
     mined, readers = (found[key]["auroc"]["per_class"] for key in ("mined", "metrics"))
     assert mined["Mass"]["n"] == readers["Mass"]["n"] == 69
     assert mined["Mass"]["value"] != readers["Mass"]["value"]
     assert readers["Pleural_Thickening"]["value"] is None
+    assert readers["Pleural_Thickening"]["n"] == 1
     assert found["metrics"]["auroc"]["mean"]["classes"] == ["Mass"]
     text = adjudicated.section(read_evidence(case.root / "out"))
     assert "Reference: adjudicated labels (judged.csv)." in text
-    assert "Not adjudicated: Pleural Thickening." in text
+    assert "undefined: no" in text
 
 
 def test_adjudicated_films_nobody_knows_are_refused_by_line(case, capsys):

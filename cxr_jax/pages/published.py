@@ -68,8 +68,7 @@ def same_films(column: Mapping[str, Any], run: Evidence) -> bool:
     found = result["metrics"]["auroc"]["per_class"]
     counts = column.get("positives") or {}
     return (
-        bool(counts)
-        and column.get("dataset") == result["dataset"].partition("/")[0]
+        column.get("dataset") == result["dataset"].partition("/")[0]
         and column.get("split_sha256") == result["split_sha256"]
         and all(
             counts.get(name) == found[name]["positives"]
