@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cxr_jax import config, explain
-from cxr_jax.data import augment
+from cxr_jax.data import augment, resample
 from cxr_jax.errors import ConfigError
 from cxr_jax.models.heads import Classifier
 from cxr_jax.objective import Objective
@@ -30,6 +30,8 @@ class Classify:
         mean: one number per channel, of films in [0, 1].
         std: likewise.
         channels: what the backbone takes, 1 or 3; gray films are repeated.
+        size: pixels of the middle that is read of larger films; 0 for whole films. Maps
+            are framed by the whole film all the same.
         maps: what predictions carry of each class: ``"cam"`` (heads that pool and have
             a ``kernel``), ``"grad_cam"`` (any head), or nothing where empty. True and
             False stand for ``"cam"`` and nothing. Under ``jax.jit`` maps that the
@@ -49,12 +51,14 @@ class Classify:
         mean: Sequence[float],
         std: Sequence[float],
         channels: int,
+        size: int = 0,
         maps: str | bool = CAM,
     ):
         self.classes = tuple(classes)
         self.objective = Objective.of(terms)
         self.model, self.head = dict(model), dict(head)
         self.mean, self.std, self.channels = tuple(mean), tuple(std), channels
+        self.size = size
         self.maps = {True: CAM, False: ""}.get(maps, maps)
         if self.maps not in (CAM, GRAD_CAM, ""):
             raise ConfigError(
@@ -74,7 +78,8 @@ class Classify:
         return Classifier(backbone, head)
 
     def preprocess(self, image: jax.Array) -> jax.Array:
-        """Normalised films, as the backbone takes them."""
+        """The middle of films, normalised, as the backbone takes it."""
+        image = resample.centre(image, self.size)
         return augment.normalize(
             image, mean=self.mean, std=self.std, channels=self.channels
         )
@@ -139,6 +144,9 @@ class Classify:
             )
             probs, std = jnp.mean(drawn, axis=0), jnp.std(drawn, axis=0)
         maps = self._maps(reading.head, features)
+        if maps is not None and self.size:
+            side = batch.image.shape[1]
+            maps = resample.frame_maps(maps, seen=self.size, side=side)
         prediction = Prediction(logits=logits, probs=probs, maps=maps, std=std)
         return jax.tree.map(lambda x: x.astype(jnp.float32), prediction)
 

@@ -268,3 +268,22 @@ def test_gray_films_feed_a_network_made_for_colour():
 def test_a_wrong_part_is_named(change, words):
     with pytest.raises(ConfigError, match=words):
         Classify(**BASE | change).create(jax.random.key(0))
+
+
+def test_larger_films_are_read_in_the_middle(split):
+    """The same network on the middle alone says the same; its maps are framed."""
+    middle = films()
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (8, 20, 20, 1)).astype(np.uint8)
+    image[:, 2:18, 2:18] = middle.image
+    whole = dataclasses.replace(middle, image=image)
+    task = Classify(**BASE, size=16)
+    read = jax.jit(lambda batch: task.predict(nnx.merge(*split, copy=True), batch))
+    got, alone = read(whole), read(middle)
+    np.testing.assert_allclose(got.logits, alone.logits, rtol=1e-6)
+    assert got.maps.shape[1] == round(alone.maps.shape[1] * 20 / 16)
+    cost = [
+        objective.total(task.loss(nnx.merge(*split, copy=True), b, key=None, step=0))
+        for b in (whole, middle)
+    ]
+    np.testing.assert_allclose(cost[0], cost[1], rtol=1e-6)
