@@ -297,6 +297,9 @@ def test_nothing_above_zero_has_no_box():
     found = locate(maps)
     np.testing.assert_array_equal(found.xyxy, np.zeros((1, 1, 4)))
     np.testing.assert_allclose(found.peak[0, 0], [1.5 / 4, 2.5 / 4])
+    silent = locate(jnp.zeros((1, 4, 4, 1)))  # Grad-CAM where all speaks against
+    np.testing.assert_array_equal(silent.xyxy, np.zeros((1, 1, 4)))
+    assert np.isnan(silent.peak).all()
 
 
 def test_mass_inside_by_hand_and_in_parts():
