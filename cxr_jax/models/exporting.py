@@ -65,7 +65,7 @@ def stated(path: pathlib.Path, archive: Archive) -> Passport | None:
     """
     beside = sidecar(path)
     texts = [archive.metadata["passport"]] if "passport" in archive.metadata else []
-    texts += [beside.read_text()] if beside.is_file() else []
+    texts += [beside.read_bytes().decode(errors="replace")] if beside.is_file() else []
     passports = [Passport.from_json(text) for text in texts]
     wrong = [p.sha256 for p in passports if p.sha256 not in ("", archive.sha256)]
     if wrong:

@@ -5,7 +5,7 @@ Nothing here is torch: a tensor is where its numbers lie in the file, a class is
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_dtypes
@@ -48,7 +48,9 @@ class Tensor:
         counts = (self.offset, *self.shape, *self.strides)
         whole = len(self.shape) == len(self.strides) <= 8
         if not whole or not all(type(n) is int and 0 <= n < 2**48 for n in counts):
-            raise CheckpointError(f"a tensor of shape {str(self.shape)[:80]}")
+            raise CheckpointError(
+                f"a tensor of no possible shape {str(self.shape)[:80]}"
+            )
         size, last = 1, self.offset
         for n, stride in zip(self.shape, self.strides, strict=True):
             size *= n
@@ -106,9 +108,10 @@ STORAGES = {
 }
 
 
+# No function below copies what it is given: a pickle may call it a million times.
 def _rebuild(storage, offset, size, stride, *_) -> Tensor:
-    if not isinstance(storage, Storage):
-        raise CheckpointError("a tensor without a storage")
+    if not isinstance(storage, Storage) or len(size) > 8 or len(stride) > 8:
+        raise CheckpointError("a tensor without a storage, or of more than 8 axes")
     return Tensor(storage, offset, tuple(size), tuple(stride))
 
 
@@ -116,13 +119,21 @@ def _first(value, *_):
     return value
 
 
-def ordered(pairs=()) -> dict:
+def _itself(values=()):
+    return values
+
+
+def _ordered(pairs=None) -> dict:
+    if pairs is None:
+        return {}
+    made = ordered(pairs)
+    pairs.clear()
+    return made
+
+
+def ordered(pairs: Iterable) -> dict:
     """A dict of pairs."""
     return {plain_key(key): value for key, value in pairs}
-
-
-def _list(values=()) -> list:
-    return list(values)
 
 
 # What torch and its users put around weights. A tensor is built, a parameter is its
@@ -134,10 +145,10 @@ CALLS: dict[Name, Callable] = {
     Name("torch._utils", "_rebuild_parameter_with_state"): _first,
     Name("torch.nn.parameter", "Parameter"): _first,
     Name("torch.autograd.variable", "Variable"): _first,
-    Name("torch", "Size"): _list,
-    Name("collections", "OrderedDict"): ordered,
+    Name("torch", "Size"): _itself,
+    Name("collections", "OrderedDict"): _ordered,
     **{
-        Name(module, name): _list
+        Name(module, name): _itself
         for module in ("builtins", "__builtin__")
         for name in ("set", "frozenset")
     },

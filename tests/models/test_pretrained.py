@@ -436,6 +436,17 @@ def test_another_std_is_folded_into_the_kernel(colour, films):
     assert_same(logits_of(imported, model(), films), expected)
 
 
+def test_films_in_0_to_1_serve_weights_made_for_1024(films, tmp_path):
+    net = torch_net(18, 1)
+    torch.save(net.state_dict(), tmp_path / "xrv.pt")
+    names = model(classes=18, channels=1)
+    scale = {"mean": (0.5,), "std": (0.25,), "classes": layouts.XRV18}
+    imported = load(tmp_path / "xrv.pt", names, **scale)
+    expected = logits_of_torch(net, (2 * films - 1) * 1024, (0.0,), (1.0,))
+    assert imported.passport.std == (0.25,)
+    assert_same(logits_of(imported, names, films), expected)
+
+
 # The head, the passport, the way back --------------------------------------------------
 
 
