@@ -184,6 +184,7 @@ class Few(builder.Builder, skip_registration=True):
     """A class of its own: TFDS remembers the configs of a class for good."""
 
     name = "phantom_chest"
+    DEFAULT_BUILDER_CONFIG_NAME = "few"
     BUILDER_CONFIGS = (builder.PhantomConfig(name="few", cohort=COHORT),)
 
 
