@@ -68,3 +68,5 @@ class GrayDenseNet(DenseNet):
 
 densenet121 = functools.partial(GrayDenseNet, (6, 12, 24, 16))
 densenet169 = functools.partial(GrayDenseNet, (6, 12, 32, 32))
+densenet201 = functools.partial(GrayDenseNet, (6, 12, 48, 32))
+densenet161 = functools.partial(GrayDenseNet, (6, 12, 36, 24), growth=48, stem_width=96)
