@@ -120,7 +120,6 @@ class Probabilities(Evaluator):
         column = np.array([c for c, _, _ in pairs], int)
         called = predictions.probs.astype(np.float64)[:, column] >= threshold
         per_unit = operating.count_calls(called, labels[:, column], units)
-        total = per_unit.sum(axis=0, dtype=np.float64)
         drawn = None
         if self.resamples:
             key = jax.random.key(self.seed)  # the same patients for every metric
@@ -132,7 +131,7 @@ class Probabilities(Evaluator):
             block |= {key: chosen[name][point][key] for key in ("threshold", "reason")}
             if block["threshold"] is not None:
                 resampled = None if drawn is None else drawn[:, k]
-                block |= _reported(total[k], resampled)
+                block |= _reported(per_unit[:, k], resampled)
             found.setdefault(name, {})[point] = block
         return found
 
@@ -204,8 +203,9 @@ def _calibrate(
     return scaling.apply_platt(probs, platt)
 
 
-def _reported(counts: np.ndarray, drawn: np.ndarray | None) -> dict[str, Any]:
+def _reported(per_unit: np.ndarray, drawn: np.ndarray | None) -> dict[str, Any]:
     """Counts, rates with intervals, and predictive values at other prevalences."""
+    counts = per_unit.sum(axis=0, dtype=np.float64)
     values = operating.rates(counts)
     resampled = None if drawn is None else operating.rates(drawn)
     block: dict[str, Any] = {
@@ -213,7 +213,8 @@ def _reported(counts: np.ndarray, drawn: np.ndarray | None) -> dict[str, Any]:
     }
     for name, value in values.items():
         drawn_rate = None if resampled is None else resampled[name]
-        block[name] = dataclasses.asdict(operating.rate(name, value, drawn_rate))
+        found = operating.rate(name, value, drawn_rate, per_unit=per_unit)
+        block[name] = dataclasses.asdict(found)
     pair = [values[k] for k in ("sensitivity", "specificity")]
     at = operating.predictive_values(*pair, PREVALENCES)
     block["at_prevalence"] = {"ppv": at.ppv, "npv": at.npv}

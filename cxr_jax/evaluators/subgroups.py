@@ -14,7 +14,7 @@ from cxr_jax.metrics import bootstrap, disparity, gaps, scaling, subgroups
 from cxr_jax.metrics.disparity import MISSED, PER_CLASS, Calls, Measured
 from cxr_jax.metrics.gaps import Gap
 from cxr_jax.metrics.subgroups import Contrast, Group
-from cxr_jax.metrics.sums import bounds
+from cxr_jax.metrics.sums import bounds, bounds_of_rate
 from cxr_jax.predictions import Predictions
 
 # Further axes: what is observed of films under this prefix, as text.
@@ -165,7 +165,7 @@ def _group(
     group: Group, g: int, found: Measured, calls: Calls, classes: tuple[str, ...]
 ) -> dict[str, Any]:
     support = found.with_finding[g]
-    missed = _interval(found, MISSED, g) | {
+    missed = _interval(found, MISSED, (g,), support.positive_patients) | {
         "films": support.positives,
         "patients": support.positive_patients,
     }
@@ -192,9 +192,14 @@ def _class(found: Measured, g: int, c: int, *, called: bool) -> dict[str, Any]:
     block: dict[str, Any] = dataclasses.asdict(count)
     if count.positive_patients < disparity.FEWEST_PATIENTS:
         return block | {"reason": SUPPRESSED}
-    scarce = found.negative_patients[g, c] < disparity.FEWEST_PATIENTS
+    negatives = int(found.negative_patients[g, c])
+    scarce = negatives < disparity.FEWEST_PATIENTS
+    patients = {"tpr": count.positive_patients, "fpr": negatives}
     block |= {"reason": NO_NEGATIVES if scarce else None, "flag": count.flag}
-    block |= {name: _interval(found, name, (g, c)) for name in PER_CLASS}
+    block |= {
+        name: _interval(found, name, (g, c), patients.get(name, 0))
+        for name in PER_CLASS
+    }
     for name in ("tpr", "fpr"):
         if not called:
             block[name]["reason"] = NO_THRESHOLD
@@ -206,10 +211,14 @@ def _class(found: Measured, g: int, c: int, *, called: bool) -> dict[str, Any]:
     return block
 
 
-def _interval(found: Measured, name: str, at: int | tuple[int, ...]) -> dict[str, Any]:
+def _interval(
+    found: Measured, name: str, at: tuple[int, ...], patients: int = 0
+) -> dict[str, Any]:
+    """A value with its interval; ``patients`` of a rate, which may be 0 or 1."""
     measure = found.measures[name]
-    ends = bounds(measure.drawn[(slice(None), *np.atleast_1d(at))])
-    return {"value": measure.value[at], "low": ends.low, "high": ends.high}
+    value, drawn = float(measure.value[at]), measure.drawn[(slice(None), *at)]
+    ends = bounds_of_rate(value, drawn, patients) if patients else bounds(drawn)
+    return {"value": value, "low": ends.low, "high": ends.high}
 
 
 def _gap(gap: Gap, classes: tuple[str, ...]) -> dict[str, Any]:

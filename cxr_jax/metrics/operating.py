@@ -12,9 +12,22 @@ from sklearn import metrics as sk
 
 from cxr_jax.metrics.bootstrap import Units
 from cxr_jax.metrics.ranking import LabelCount
-from cxr_jax.metrics.sums import Bounds, bounds, resample_sums, sum_by_unit
+from cxr_jax.metrics.sums import (
+    Bounds,
+    bounds,
+    bounds_of_rate,
+    resample_sums,
+    sum_by_unit,
+)
 
 COUNTS = ("tp", "fp", "tn", "fn")
+# The counts whose patients a rate rests on, of rates that cannot leave [0, 1].
+RESTS_ON = {
+    "sensitivity": ("tp", "fn"),
+    "specificity": ("tn", "fp"),
+    "ppv": ("tp", "fp"),
+    "npv": ("tn", "fn"),
+}
 # Why a rate is no number, by name.
 UNDEFINED = {
     "sensitivity": "undefined: no positive film",
@@ -186,10 +199,28 @@ def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
         }
 
 
-def rate(name: str, value: float, resampled: np.ndarray | None) -> Rate:
-    """One rate with its interval, in words where it is no number."""
+def rate(
+    name: str,
+    value: float,
+    resampled: np.ndarray | None,
+    *,
+    per_unit: np.ndarray | None = None,
+) -> Rate:
+    """One rate with its interval, in words where it is no number.
+
+    Args:
+        name: of the rate.
+        value: NaN where it is undefined.
+        resampled: ``[R]``; None for no interval.
+        per_unit: counts of each patient, ``[units, 4]``, for the exact interval of a
+            share that is 0 or 1.
+    """
     found = Bounds(low=None, high=None, discarded=0)
-    if resampled is not None:
+    if resampled is not None and name in RESTS_ON and per_unit is not None:
+        cells = [COUNTS.index(n) for n in RESTS_ON[name]]
+        patients = int((per_unit[:, cells].sum(axis=1) > 0).sum())
+        found = bounds_of_rate(value, resampled, patients)
+    elif resampled is not None:
         found = bounds(resampled)
     reason = None if np.isfinite(value) else UNDEFINED[name]
     if reason is None and found.high is not None and np.isinf(found.high):

@@ -90,6 +90,27 @@ def bounds(values: np.ndarray) -> Bounds:
     return Bounds(low=float(low), high=float(high), discarded=discarded)
 
 
+def bounds_of_rate(value: float, values: np.ndarray, patients: int) -> Bounds:
+    """``bounds`` of a rate that resampling cannot move from 0 or 1.
+
+    None of n patients, resampled, stays none: its interval is the exact one instead,
+    ``[0, 1 - 0.025^(1 / n)]``, or ``[0.025^(1 / n), 1]`` for all of n.
+
+    Args:
+        value: of the rate, in [0, 1].
+        values: ``[R]``, resampled.
+        patients: n, that the rate rests on.
+
+    Reference: Clopper and Pearson, Biometrika 26 (1934), at both ends.
+    """
+    found = bounds(values)
+    if found.low is None or value not in (0, 1) or not patients:
+        return found
+    least = 0.025 ** (1 / patients)
+    low, high = (least, 1.0) if value == 1 else (0.0, 1 - least)
+    return Bounds(low=low, high=high, discarded=found.discarded)
+
+
 @jax.jit
 def _run(key: jax.Array, sums: jax.Array, numbers: jax.Array) -> jax.Array:
     units = sums.shape[0]

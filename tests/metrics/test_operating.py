@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
 from cxr_jax.metrics import bootstrap, operating, ranking, sums
@@ -117,6 +118,19 @@ def test_an_open_interval_says_so():
     got = operating.rate("lr_positive", 5.0, drawn)
     assert (got.value, got.low, got.high, got.discarded) == (5.0, 4.0, None, 2)
     assert got.reason.startswith("open interval")
+
+
+def test_none_of_twenty_is_not_certain():
+    """All 20 patients found: 1 in every resample, yet at least 0.832 by the exact law."""
+    per_unit = np.tile([[1.0, 0, 1, 0]], (20, 1))
+    drawn = operating.rates(sums.resample_sums(KEY, per_unit, resamples=20))
+    got = operating.rate("sensitivity", 1.0, drawn["sensitivity"], per_unit=per_unit)
+    assert (got.low, got.high) == (pytest.approx(0.8316, abs=1e-4), 1.0)
+    exact = stats.binomtest(0, 20).proportion_ci(0.95, method="exact")
+    none = sums.bounds_of_rate(0.0, np.zeros(20), 20)
+    assert (none.low, none.high) == (0.0, pytest.approx(exact.high))
+    some = sums.bounds_of_rate(0.5, np.array([0.4, 0.6]), 20)
+    assert 0.4 <= some.low < some.high <= 0.6
 
 
 def test_resampled_counts_are_those_of_the_drawn_patients():
