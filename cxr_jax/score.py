@@ -26,13 +26,14 @@ from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.evaluators.classification import Classification
 from cxr_jax.evaluators.comparison import Comparison
 from cxr_jax.evaluators.probabilities import Probabilities
+from cxr_jax.evaluators.subgroups import Subgroups
 from cxr_jax.predictions import write_atomically
 
 DONE, WRONG_INPUT = 0, 2
 NAME = "score"
 VALIDATION = "val"
 # What every table of predictions is judged by, whoever made it.
-EVALUATORS: tuple[type[Evaluator], ...] = (Classification, Probabilities)
+EVALUATORS: tuple[type[Evaluator], ...] = (Classification, Probabilities, Subgroups)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ import pytest
 
 from cxr_jax import score
 from cxr_jax.data import labelled, leakage
+from cxr_jax.evaluators.classification import Classification
 from cxr_jax.labels import NIH14
 from cxr_jax.pages import adjudicated, comparison
 from cxr_jax.pages.evidence import read_evidence
@@ -67,14 +68,15 @@ class Case:
 
 @pytest.fixture
 def case(tmp_path, monkeypatch):
-    """Without the page, which takes most of the time; see ``page``."""
+    """Ranking alone, without the page: what takes time is asked for by ``page``."""
     monkeypatch.setattr(score.report, "write_report", lambda folder: folder)
+    monkeypatch.setattr(score, "EVALUATORS", (Classification,))
     return Case(tmp_path)
 
 
 @pytest.fixture
 def page(case, monkeypatch):
-    """The page, written by the command after all."""
+    """The page, written by the command after all; with every evaluator."""
     monkeypatch.undo()
     return lambda: (case.root / "out" / "report" / "index.html").read_text()
 
@@ -351,12 +353,13 @@ def test_without_intervals_nothing_is_claimed(case):
     assert (mean["p"], mean["verdict"]) == (None, "No interval, no claim")
 
 
-def test_thresholds_are_frozen_on_the_validation_predictions(case):
+def test_thresholds_are_frozen_on_the_validation_predictions(case, page):
     assert case.run(f"--validation={case.path('val.csv')}") == 0
     val, test = case.result("val"), case.result()
     assert val["n"] == 90 and test["n"] == 150
     assert test["frozen"] == val["frozen"] and test["frozen"]["operating_points"]
     assert test["operating_points"]["per_class"]
+    assert test["subgroups"] and "Score of good.csv" in page()
     assert case.run() == 0
     assert case.result()["frozen"] is None
     assert "nothing was frozen" in case.result()["operating_points"]["reason"]
@@ -430,6 +433,7 @@ def test_published_predictions_give_the_published_figures(
     real_dir, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(score.report, "write_report", lambda folder: folder)
+    monkeypatch.setattr(score, "EVALUATORS", (Classification,))
     published = real_dir / "nih" / "published_predictions"
     flags = [
         f"--predictions={published / 'densenet121_test_predictions.csv.gz'}",
