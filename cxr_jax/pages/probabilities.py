@@ -86,7 +86,7 @@ def _legend(block: Block) -> str:
         text = (
             f"95% intervals in brackets: percentile bootstrap, {block['resamples']:,}"
             f" resamples, resampling unit: {block['resampling_unit']}; the threshold is"
-            " held. ∞: no upper end."
+            " held. Shares of 0 or 1: exact interval of the patients. ∞: no upper end."
         )
     return (
         f"{text} Flags: called films of 100. LR: likelihood ratio. A point that only"
@@ -98,9 +98,10 @@ def _legend(block: Block) -> str:
 def _rates_table(chosen: Mapping[str, Block], block: Block) -> str:
     rows = []
     for name, point in chosen.items():
-        head = [words(name), number(point["threshold"], 4)]
+        threshold = point["threshold"]
+        head = [words(name), "–" if threshold is None else f"{threshold:.4g}"]
         said = "; ".join(t for t in (point["reason"], point["flag"]) if t)
-        if point["threshold"] is None:
+        if threshold is None:
             rows.append([*head, *["–"] * 7, said])
             continue
         rows.append(

@@ -93,7 +93,7 @@ def test_the_table_shows_the_block(results):
     point = result["operating_points"]["per_class"]["Mass"]["youden"]
     found = point["sensitivity"]
     cell = f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-    assert cell in text and f"{point['threshold']:.4f}" in text
+    assert cell in text and f"{point['threshold']:.4g}" in text
     assert f"{point['fp']:,}" in text
 
 
