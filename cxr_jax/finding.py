@@ -14,7 +14,10 @@ from cxr_jax.predictions import RESEARCH_USE
 
 ABOVE, BELOW, NO_THRESHOLD = "above threshold", "below threshold", "no threshold"
 # A class below its threshold is not called normal: the model was not asked that.
-COLUMNS = ("class", "probability", "threshold", "reading", "prevalence")
+COLUMNS = (
+    *("class", "probability", "calibrated"),
+    *("threshold", "reading", "prevalence"),
+)
 SHOWN = 3
 
 
@@ -81,6 +84,7 @@ class Finding:
                 (
                     name,
                     prob + spread + scored,
+                    "yes" if self.calibrated[c] else "no",
                     _number(self.shown_thresholds[c]),
                     self.readings[c],
                     _number(self.prevalence[c]) + asked,
@@ -105,7 +109,8 @@ class Finding:
             )
         if self.calibrated.any():
             notes.append(
-                "Prevalence: the share of positives that probabilities hold for."
+                "Prevalence: the share of positives that a probability holds for: that"
+                " of the calibration films, unless asked for."
             )
         if self.std is not None:
             notes.append(

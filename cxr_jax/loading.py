@@ -1,8 +1,13 @@
-"""A run → a reader of films. Nothing is ever written to the run: it may be training."""
+"""A run, or a file of weights → a reader of films.
+
+Nothing is ever written to a run: it may be training.
+"""
 
 import contextlib
+import dataclasses
 import logging
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,39 +20,54 @@ from cxr_jax import samples, sharding, workdir
 from cxr_jax.checkpoint import Checkpoints, sha256
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.probabilities import frozen_platt
-from cxr_jax.models.state import Arrays
+from cxr_jax.models import archives, exporting, layouts, pretrained, torch_names
+from cxr_jax.models.passport import Passport
+from cxr_jax.models.state import Arrays, ModelDef, flatten
 from cxr_jax.predict import Predictor, Scales
 from cxr_jax.step import Trainer
 from cxr_jax.tasks.base import Task
+from cxr_jax.tasks.classify import Classify
 
 # The part that thresholds and calibration were frozen on.
 FROZEN_ON = "val"
+# A task has a loss, even where nothing is trained.
+UNUSED = {
+    "name": "bce",
+    "fn": {"name": "cxr_jax.losses.bce"},
+    "reduce": {"classes": "sum", "batch": "mean"},
+}
 
 
 def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
-    """A reader of films from a run.
+    """A reader of films.
 
     Args:
-        source: the workdir of a run with a best checkpoint.
+        source: the workdir of a run with a best checkpoint, or a file of weights: one of
+            our exports, or one that ``models.pretrained`` knows.
         batch_size: films that go through the network together; one film takes as long
             as a whole batch.
 
     Returns:
-        The reader. Its probabilities are calibrated where the run was evaluated.
+        The reader. Its probabilities are calibrated where a run was evaluated; weights
+        alone give scores.
 
     Raises:
-        ConfigError: no such run, or nothing was trained in it.
-        CheckpointError: its best checkpoint is damaged.
+        ConfigError: no such run or file, a run in which nothing was trained, or weights
+            that do not say which classes they were trained for.
+        CheckpointError: a damaged checkpoint, or a file that is refused.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be at least 1")
     path = epath.Path(source).expanduser()
     if "://" not in str(path):
         path = path.resolve()  # Orbax takes absolute paths alone
-    config = workdir.read_json(path / workdir.CONFIG) if path.is_dir() else None
+    if path.is_file():
+        return _from_file(pathlib.Path(path), batch_size)
+    config = workdir.read_json(path / workdir.CONFIG)
     if config is None:
         raise ConfigError(
-            f"{source}: give the workdir of a run; it holds {workdir.CONFIG}"
+            f"{source}: give the workdir of a run; it holds {workdir.CONFIG}, or a file of"
+            " weights"
         )
     config = configs.plain(config)
     task = configs.build(config["task"])
@@ -64,6 +84,63 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
         about={"source": str(source), "step": step, "weights_sha256": digest},
         batch_size=batch_size,
     )
+
+
+def _from_file(path: pathlib.Path, batch_size: int) -> Predictor:
+    """Weights as their passport says they are to be used."""
+    archive = archives.read(path)
+    found = exporting.stated(path, archive) or _assumed(path, archive)
+    if found.outputs != "sigmoid" or not found.classes:
+        raise ConfigError(
+            f"{path.name}: outputs={found.outputs!r} for {len(found.classes)} named"
+            " classes; a reader needs sigmoid and names: write them into"
+            f" {exporting.sidecar(path).name}"
+        )
+    if found.architecture not in layouts.DEPTHS.values():
+        raise ConfigError(
+            f"{path.name}: {found.architecture} cannot be built from its name; allowed are"
+            f" {', '.join(layouts.DEPTHS.values())}: load the run that made it"
+        )
+    gray = any(name.endswith("border") for name in archive.arrays)
+    home = "cxr_jax.models.gray" if gray else "cxr_jax.models.densenet"
+    task = Classify(
+        model={"name": f"{home}.{found.architecture}"},
+        head={"name": "cxr_jax.models.heads.PoolThenClassify"},
+        terms=(UNUSED,),
+        classes=found.classes,
+        mean=found.mean,
+        std=found.std,
+        channels=found.channels,
+    )
+    shapes = ModelDef.of(task.create)
+    arrays = pretrained.load(
+        {"from": str(path), "head": "keep"},
+        flatten(shapes.params),
+        flatten(shapes.rest),
+        classes=found.classes,
+        mean=found.mean,
+        std=found.std,
+    )
+    return Predictor(
+        task=task,
+        params=jax.device_put(arrays.params),
+        rest=jax.device_put(arrays.rest),
+        size=found.size,
+        scales=Scales(missing="weights alone carry no calibration"),
+        about={"source": str(path), **dataclasses.asdict(arrays.passport)},
+        batch_size=batch_size,
+    )
+
+
+def _assumed(path: pathlib.Path, archive: archives.Archive) -> Passport:
+    """What the library that wrote a file does by default."""
+    if archive.framework != "torch":
+        raise ConfigError(
+            f"{path.name}: names no classes; write {exporting.sidecar(path).name} beside"
+            " it"
+        )
+    source = torch_names.read(archive.arrays)
+    return layouts.assumed(source.likely, source, path.name, archive.sha256)
 
 
 class _Steps(Checkpoints):

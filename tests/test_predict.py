@@ -3,6 +3,7 @@
 import ast
 import csv
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -14,13 +15,17 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 import cxr_jax
-from cxr_jax import predict_files
+from cxr_jax import loading, predict_files
 from cxr_jax.data import source
 from cxr_jax.errors import CheckpointError, ConfigError, InputRejected
 from cxr_jax.metrics.scaling import Platt
+from cxr_jax.models import densenet, exporting, gray, layouts, state
+from cxr_jax.models.passport import Passport
+from cxr_jax.tasks import classify
 from data_builders import reduction
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -253,6 +258,79 @@ def test_spread_over_dropout_masks(reader, films):
     assert (drawn.std > 0).all() and (drawn.std < 0.5).all()
     np.testing.assert_array_equal(drawn.raw, plain.raw)
     assert "low spread does not mean correct" in str(drawn.table())
+
+
+@pytest.fixture
+def four_blocks(monkeypatch):
+    """DenseNet-121, as far as names go; one layer a block."""
+    small = functools.partial(densenet.DenseNet, (1, 1, 1, 1), growth=4, stem_width=8)
+    monkeypatch.setattr(densenet, "densenet121", small)
+    twin = functools.partial(gray.GrayDenseNet, *small.args, **small.keywords)
+    monkeypatch.setattr(gray, "densenet121", twin)
+    monkeypatch.setitem(layouts.DEPTHS, (1, 1, 1, 1), "densenet121")
+
+
+@pytest.mark.parametrize("home", ["densenet", "gray"])
+def test_a_file_of_weights_is_read_as_its_passport_says(four_blocks, tmp_path, home):
+    channels = 3 if home == "densenet" else 1
+    task = classify.Classify(
+        model={"name": f"cxr_jax.models.{home}.densenet121"},
+        head={"name": "cxr_jax.models.heads.PoolThenClassify"},
+        terms=(loading.UNUSED,),
+        classes=("Mass", "Hernia"),
+        mean=(0.4, 0.5, 0.6)[:channels],
+        std=(0.2, 0.3, 0.25)[:channels],
+        channels=channels,
+    )
+    model = nnx.jit(task.create)(jax.random.key(3))
+    if home == "gray":
+        model.backbone.stem.border[...] += 0.1
+    params, rest = state.ModelDef.of(task.create).split(model)
+    passport = Passport(
+        architecture="densenet121",
+        source="a test",
+        licence="Apache-2.0",
+        mean=task.mean,
+        std=task.std,
+        channels=channels,
+        size=64,
+        classes=task.classes,
+    )
+    path = tmp_path / "weights.safetensors"
+    exporting.export(path, jax.device_get(params), jax.device_get(rest), passport)
+    reader = cxr_jax.load(path)
+    film = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    finding = reader.predict(png(film))
+    # Normalised by hand, in float64; the network is that of the weights.
+    x = (film[None, ..., None] / 255 - np.float64(task.mean)) / np.float64(task.std)
+    view = nnx.view(model, use_running_average=True, raise_if_not_found=False)
+    logits = nnx.jit(lambda m, x: m(x))(view, np.float32(x))
+    np.testing.assert_allclose(finding.logits, logits[0], rtol=1e-4, atol=1e-5)
+    assert reader.size == 64 and finding.classes == ("Mass", "Hernia")
+    assert not finding.calibrated.any()
+    assert "weights alone carry no calibration" in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"outputs": "softmax"}, "needs sigmoid and names"),
+        ({"architecture": "densenet(6, 8)"}, "load the run that made it"),
+        ({"classes": ()}, "needs sigmoid and names"),
+    ],
+)
+def test_weights_that_do_not_say_enough(tmp_path, change, words):
+    known = {"mean": (0.5,), "std": (0.25,), "channels": 1, "size": 64}
+    known |= {"architecture": "densenet121", "source": "a test", "licence": "MIT"}
+    passport = Passport(**(known | {"classes": ("Mass",)} | change))
+    arrays = {"head/linear/bias": np.zeros(1, np.float32)}
+    path = tmp_path / "weights.safetensors"
+    exporting.export(path, arrays, {}, passport)
+    with pytest.raises(ConfigError, match=words):
+        cxr_jax.load(path)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(CheckpointError):
+        cxr_jax.load(path)
 
 
 def bad_films():
