@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import jax
+import matplotlib
 import numpy as np
 import pytest
 from flax import nnx
@@ -67,6 +68,10 @@ def png(pixels, mode=None):
     out = io.BytesIO()
     Image.fromarray(pixels, mode).save(out, "PNG")
     return out.getvalue()
+
+
+def size(path):
+    return path.stat().st_size
 
 
 def scaled(run, tmp_path, frozen):
@@ -379,8 +384,7 @@ def test_a_run_that_cannot_be_read(run, tmp_path, flip_bit):
     copy = tmp_path / "damaged"
     shutil.copytree(run, copy)
     best = copy / "checkpoints" / "best"
-    largest = max(best.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
-    flip_bit(largest)
+    flip_bit(max(filter(pathlib.Path.is_file, best.rglob("*")), key=size))
     before = sorted(str(p) for p in copy.rglob("*"))
     with pytest.raises(CheckpointError, match="none of the checkpoints"):
         cxr_jax.load(copy)
@@ -395,6 +399,37 @@ def test_reading_leaves_a_run_alone(run, films):
     cxr_jax.load(run).predict(films["000.png"] / 255)
     assert sorted((str(p), p.stat().st_mtime_ns) for p in run.rglob("*")) == before
     unfinished.rmdir()
+
+
+def test_a_damaged_newest_step_is_passed_over_and_left_where_it_is(
+    run, films, tmp_path, flip_bit
+):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    best = copy / "checkpoints" / "best"
+    (sound,) = (int(path.name) for path in best.iterdir() if path.name.isdigit())
+    newest = best / str(sound + 1)
+    shutil.copytree(best / str(sound), newest)
+    flip_bit(max(filter(pathlib.Path.is_file, newest.rglob("*")), key=size))
+    reader = cxr_jax.load(copy)
+    assert reader.about["step"] == sound
+    assert newest.is_dir() and not (best.parent / "damaged").exists()
+    assert reader.predict(films["000.png"] / 255).name == "array"
+
+
+def test_the_size_of_films_is_that_of_the_run(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for kept in copy.rglob("samples.npz"):
+        kept.unlink()
+    path = copy / "split.json"
+    passport = json.loads(path.read_text())
+    passport.pop("image_size", None)
+    path.write_text(json.dumps(passport))
+    with pytest.raises(ConfigError, match="does not say the size"):
+        cxr_jax.load(copy)
+    path.write_text(json.dumps(passport | {"image_size": 16}))
+    assert cxr_jax.load(copy).size == 16
 
 
 def test_a_plot_colours_what_speaks_for_a_class_alone(reader, films):
@@ -416,6 +451,12 @@ def test_a_plot_colours_what_speaks_for_a_class_alone(reader, films):
     moved = [np.abs(image - plain).max() for image in images]
     assert moved[0] > moved[1] > 0 == moved[2]
     assert (images[0][side // 2 :] == plain[side // 2 :]).all()
+    share = 0.5 / 2.0
+    color = np.array(matplotlib.colormaps["inferno"](share)[:3]) * 255
+    opacity = 0.65 * math.sqrt(share)
+    mixed = plain[0, 0] * (1 - opacity) + color * opacity
+    np.testing.assert_allclose(images[1][0, 0], mixed, atol=0.51)
+    assert panels[-1].child_axes[0].get_ylim() == (0, 2)
     assert [len(axes.patches) for axes in panels] == [0, 1, 0]
     box = panels[1].patches[0].get_bbox()
     np.testing.assert_allclose(
