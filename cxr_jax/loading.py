@@ -81,7 +81,12 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
         rest=rest,
         size=_size(path),
         scales=_frozen(path, digest, task.classes),
-        about={"source": str(source), "step": step, "weights_sha256": digest},
+        about={
+            "source": str(source),
+            "trained on": config["data"]["dataset"],
+            "step": step,
+            "weights_sha256": digest,
+        },
         batch_size=batch_size,
     )
 

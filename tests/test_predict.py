@@ -500,6 +500,7 @@ def test_files_to_findings(run, films, written, tmp_path, capsys):
         np.testing.assert_allclose(found, row, rtol=1e-8)
     text = (out / "predictions.txt").read_text()
     assert text.startswith(RESEARCH)
+    assert "trained on: toy/16px" in text
     assert "bright: calibrated probability at a prevalence of 0.4" in text
     assert "rare: score, uncalibrated: fewer than 20" in text
     said = capsys.readouterr().err
