@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from cxr_jax import config as configs
-from cxr_jax import samples, sharding, workdir
+from cxr_jax import samples, sharding, tta, workdir
 from cxr_jax.checkpoint import Checkpoints, sha256
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.probabilities import frozen_platt
@@ -73,10 +73,9 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
     task = configs.build(config["task"])
     params, rest, step = _restore(path, config, task)
     digest = sha256({"params": params, "rest": rest})
-    # Calibration belongs to the scores of an evaluation, which may average views.
-    views = config["eval"].get("tta") or {}
     return Predictor(
-        task=configs.build(views, task=task) if views.get("name") else task,
+        # Calibration belongs to the scores of an evaluation, which may average views.
+        task=tta.wrap(task, config["eval"].get("tta") or {}),
         params=params,
         rest=rest,
         size=_size(path),

@@ -143,6 +143,21 @@ def test_logits_maps_and_probabilities_agree(reader, films):
     assert reader.predict(films["000.png"] / 255, maps=False).maps is None
 
 
+def test_views_are_averaged_where_the_evaluation_averaged_them(
+    run, reader, films, tmp_path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["eval"]["tta"] = {"name": "cxr_jax.tta.Flip", "average": "", "size": 0}
+    (copy / "config.json").write_text(json.dumps(config))
+    film = films["000.png"] / 255
+    both = reader.predict([film, film[:, ::-1]])
+    mean = (both[0].raw + both[1].raw) / 2
+    np.testing.assert_allclose(cxr_jax.load(copy).predict(film).raw, mean, rtol=1e-5)
+    assert np.abs(both[0].raw - both[1].raw).max() > 1e-3
+
+
 def test_one_or_seven_films_of_any_size_compile_once(run, films):
     reader = cxr_jax.load(run)
     compiled = []
