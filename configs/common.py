@@ -19,9 +19,19 @@ def base() -> config_dict.ConfigDict:
     c.data.scheme = "patient_disjoint"  # see cxr_jax.data.splits
     c.data.split_seed = 0  # of the schemes that draw
     c.data.fractions = (0.7, 0.1, 0.2)  # train, val, test; of the schemes that draw
+    c.data.holdout = 420  # films, of the schemes that set some apart
+    c.data.holdout_from = ""  # a listed part to draw them from; empty for all films
+    c.data.oversample = config_dict.ConfigDict()
+    c.data.oversample.label = ""  # class whose positives are repeated; empty for none
+    c.data.oversample.share = 0.5  # of positives in an epoch
     c.data.max_boxes = 16  # per film; more is an error
     c.data.threads = 2  # reading threads per process
 
+    c.pretrained = config_dict.ConfigDict()  # see cxr_jax.models.pretrained
+    c.pretrained["from"] = ""  # a public name or a file; empty for random weights
+    c.pretrained.head = "fresh"  # or keep
+    c.pretrained.layout = ""  # told by the names in the file unless given
+    c.pretrained.sha256 = ""  # of the file; checked where given
     c.task = config_dict.ConfigDict()
     c.augment = config_dict.ConfigDict()  # on the device; the defaults do nothing
     c.augment.name = "cxr_jax.data.augment.Augment"
@@ -32,6 +42,7 @@ def base() -> config_dict.ConfigDict:
     c.augment.translate = 0.0
     c.augment.crop = (1.0, 1.0)
     c.augment.crop_aspect = (1.0, 1.0)
+    c.augment.size = 0  # pixels of a side; 0 as stored
     c.augment.brightness = 0.0
     c.augment.contrast = (1.0, 1.0)
     c.augment.blur = 0.0
@@ -58,8 +69,18 @@ def base() -> config_dict.ConfigDict:
 
     c.eval = config_dict.ConfigDict()
     c.eval.batch_size = 32
-    c.eval.splits = ("val", "test")
-    c.eval.evaluators = ({"name": "cxr_jax.evaluators.classification.Classification"},)
+    c.eval.splits = ("val", "test")  # or SCHEME/PART, of another scheme
+    c.eval.allow_seen = False  # films of another scheme that were trained on
+    c.eval.tta = config_dict.ConfigDict()  # test-time augmentation; see cxr_jax.tta
+    c.eval.tta.name = ""
+    c.eval.tta.size = 0
+    c.eval.tta.average = "probs"
+    c.eval.evaluators = (
+        {"name": "cxr_jax.evaluators.classification.Classification"},
+        {"name": "cxr_jax.evaluators.probabilities.Probabilities"},
+        {"name": "cxr_jax.evaluators.subgroups.Subgroups"},
+        {"name": "cxr_jax.evaluators.readers.Readers"},
+    )
     c.eval.mean_classes = ()  # classes of the headline mean; empty for all
     c.eval.resamples = 1000
     c.eval.samples = 12  # films with maps for the report

@@ -2,8 +2,10 @@
 
     python -m cxr_jax.main --config=configs/chexnet.py[:VARIANT,…] [--workdir=RUN]
         [--mode=train|evaluate|report|summary] [--data_dir=DATA] [--config.KEY=VALUE …]
+    python -m cxr_jax.main --mode=predict --workdir=RUN|WEIGHTS --inputs FILM … --output=DIR
+        [--prevalence=CLASS=SHARE,…] [--overlays]
 
-Exit codes: 0 done; 1 failed; 2 the user's input is wrong (one line on stderr); 75 stopped
+Exit codes: 0 done; 1 failed, or a film was rejected; 2 the user's input is wrong (one line on stderr); 75 stopped
 by a signal after saving (run the same command again to go on).
 """
 
@@ -22,7 +24,7 @@ from cxr_jax import config as configs
 from cxr_jax.errors import CheckpointError, ConfigError, DataError, UserError
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 75
-MODES = ("train", "evaluate", "report", "summary")
+MODES = ("train", "evaluate", "predict", "report", "summary")
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
@@ -73,28 +75,47 @@ def _fail(error: object, code: int) -> int:
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = _Parser(prog="cxr_jax.main", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", required=True, help="FILE.py[:VARIANT,…]")
+    parser.add_argument("--config", help="FILE.py[:VARIANT,…]; all but predict need it")
     parser.add_argument("--workdir", help="folder of the run; default runs/NAME")
     parser.add_argument("--mode", choices=MODES, default="train")
     parser.add_argument("--data_dir", help="prepared datasets; default as TFDS")
     parser.add_argument("--deterministic", action="store_true", help="on GPUs")
+    parser.add_argument("--inputs", nargs="+", default=(), help="films, or folders")
+    parser.add_argument("--output", help="folder of what predict writes")
+    parser.add_argument("--prevalence", help="of another site: CLASS=SHARE,…")
+    parser.add_argument("--overlays", action="store_true", help="draw the maps")
     own = [a for a in argv if not a.startswith("--config.")]
     overrides = [a.removeprefix("--config.") for a in argv if a.startswith("--config.")]
-    return parser.parse_args(own), overrides
+    arguments = parser.parse_args(own)
+    if arguments.mode == "predict":
+        needed = ("workdir", "inputs", "output")
+    else:
+        needed = ("config",)
+    if missing := [f"--{name}" for name in needed if not getattr(arguments, name)]:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    return arguments, overrides
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    if arguments.mode == "predict":
+        return _predict(arguments)
     config = configs.load(arguments.config, overrides)
     words = "-".join((config.name, *config.variants))
     workdir = arguments.workdir or f"runs/{words}"
     _prepare_jax(arguments.deterministic)
 
-    from cxr_jax import report, results, run, sharding  # start JAX only for valid input
+    from cxr_jax import (
+        assembly,
+        report,
+        results,
+        run,
+        sharding,
+    )  # start JAX only for valid input
     from cxr_jax.preemption import Stopped, Stopper
     from cxr_jax.train import NonFinite
 
     if arguments.mode == "summary":
-        print(run.summary(config))
+        print(assembly.summary(config))
         return DONE
     if arguments.mode == "report":
         print(report.write_report(workdir))
@@ -122,6 +143,22 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         print(f"report: {page}")
     sharding.wait_for_peers("report")
     return DONE
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    _prepare_jax(arguments.deterministic)
+    from cxr_jax import loading, predict_files
+
+    shares = arguments.prevalence and predict_files.parse_prevalence(
+        arguments.prevalence
+    )
+    return predict_files.predict_files(
+        loading.load(arguments.workdir, batch_size=32),
+        arguments.inputs,
+        arguments.output,
+        prevalence=shares or None,
+        overlays=arguments.overlays,
+    )
 
 
 def _prepare_jax(deterministic: bool) -> None:

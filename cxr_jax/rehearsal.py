@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import config_dict
 
+from cxr_jax import tta
 from cxr_jax.data import source, splits
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import Evaluator, check_requirements
@@ -43,12 +44,16 @@ def rehearse(
         DataError: the dataset lacks a class or a field.
     """
     chosen = config.eval.splits
-    unknown = [part for part in chosen if part not in splits.PARTS]
-    if unknown or not chosen:
+    if not chosen:
         raise ConfigError(
             f"eval.splits={chosen!r}: give some of {', '.join(splits.PARTS)}"
         )
+    for part in chosen:
+        splits.parse_part(part)
     source.Reader(dataset, fields)
+    wrapped = tta.wrap(trainer.task, config.eval.tta)
+    if isinstance(wrapped, tta.Views):
+        wrapped.check(*dataset.features["image"].shape[:2])
     params = flatten(trainer.model_def.params)
     for phase in range(len(trainer.phases)):
         trainer.transformation(phase, params)
@@ -57,6 +62,8 @@ def rehearse(
     have += ["maps"] if getattr(trainer.task, "maps", False) else []
     check_requirements(evaluators, have)
     table = _made_up(trainer.task.classes, truth=fields.truth)
+    for evaluator in evaluators:
+        evaluator.rehearse(table)
     monitors = [evaluator for evaluator in evaluators if evaluator.monitors]
     names = [LOSS, *(name for e in monitors for name in e(table)["metrics"])]
     if config.checkpoint.metric not in names:

@@ -9,7 +9,18 @@ from typing import Any
 
 from etils import epath
 
-from cxr_jax.pages import figures, html, tables
+from cxr_jax.pages import (
+    adjudicated,
+    comparison,
+    figures,
+    html,
+    localization,
+    probabilities,
+    published,
+    readers,
+    subgroups,
+    tables,
+)
 from cxr_jax.pages.evidence import Evidence, read_evidence
 from cxr_jax.pages.gallery import gallery
 from cxr_jax.predictions import RESEARCH_USE, write_atomically
@@ -47,10 +58,16 @@ def render(evidence: Evidence) -> str:
     parts = (
         _header(evidence),
         _auroc(evidence),
-        _published(evidence),
+        published.section(evidence),
+        comparison.section(evidence),
+        adjudicated.section(evidence),
         _precision(evidence),
         _training(evidence),
         _curves(evidence),
+        readers.section(evidence),
+        probabilities.section(evidence),
+        subgroups.section(evidence),
+        localization.section(evidence),
         _gallery(evidence),
         _split(evidence),
         _run(evidence),
@@ -64,15 +81,13 @@ def _header(evidence: Evidence) -> str:
     suffix = "@truth" if "auroc@truth" in metrics else ""
     names = dict.fromkeys((f"auroc{suffix}", "auroc", f"average_precision{suffix}"))
     cards = "".join(_card(name, metrics[name]) for name in names)
-    weights = (result["weights_sha256"] or "unknown")[:16]
     return "\n".join(
         [
             "<header>",
             html.heading(evidence.title, level=1),
             html.paragraph(
                 f"{result['dataset']} · {result['split']} part, {result['n']:,} films ·"
-                f" split {scheme} · checkpoint of step {result['checkpoint_step']},"
-                f" weights {weights}"
+                f" split {scheme} · {_made_by(result)}"
             ),
             "</header>",
             html.paragraph(RESEARCH_USE, kind="banner"),
@@ -82,6 +97,15 @@ def _header(evidence: Evidence) -> str:
             html.paragraph(LIMITS, kind="note"),
         ]
     )
+
+
+def _made_by(result: Mapping[str, Any]) -> str:
+    """The weights, or the file of another program's predictions."""
+    if scored := result.get("scored"):
+        file = epath.Path(scored["file"]).name
+        return f"predictions of {file}, SHA-256 {scored['sha256'][:16]}"
+    weights = (result["weights_sha256"] or "unknown")[:16]
+    return f"checkpoint of step {result['checkpoint_step']}, weights {weights}"
 
 
 def _card(name: str, block: Mapping[str, Any]) -> str:
@@ -128,30 +152,10 @@ def _auroc(evidence: Evidence) -> str:
         ceilings=evidence.ceilings,
         names=("against truth" if truth else "against labels", "against labels"),
     )
-    note = ""
-    if evidence.published and not evidence.phantom:
-        note = (
-            "Published columns were measured on the splits named in their heads. Figures"
-            " of different splits are not subtracted from each other."
-        )
     return html.section(
         "AUROC per class",
         html.figure(drawing, caption, alt="AUROC and interval of each class"),
         tables.auroc_table(evidence),
-        html.paragraph(note, kind="note") if note else "",
-    )
-
-
-def _published(evidence: Evidence) -> str:
-    if not evidence.published or not evidence.phantom:
-        return ""
-    return html.section(
-        "Published, ChestX-ray14, not comparable",
-        html.paragraph(
-            "Real films, other labels, other splits: these figures say what the papers"
-            " report, not how this run compares with them."
-        ),
-        tables.published_table(evidence),
     )
 
 
@@ -160,6 +164,8 @@ def _precision(evidence: Evidence) -> str:
 
 
 def _training(evidence: Evidence) -> str:
+    if "scored" in evidence.main:
+        return ""
     step = evidence.main["checkpoint_step"]
     drawing = figures.training_curves(evidence.lines, best_step=step)
     if drawing is None:

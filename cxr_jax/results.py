@@ -12,9 +12,10 @@ from etils import epath
 from cxr_jax import config as configs
 from cxr_jax import evaluate, samples, sharding, workdir
 from cxr_jax.checkpoint import sha256
-from cxr_jax.data import pipeline
+from cxr_jax.data import groups, pipeline
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import Evaluator
+from cxr_jax.evaluators.subgroups import GROUP
 from cxr_jax.predictions import Predictions
 from cxr_jax.run import Run
 from cxr_jax.step import TrainState
@@ -45,13 +46,14 @@ def evaluate_run(run: Run) -> dict[str, Result]:
     evaluators = run.evaluators(resamples=run.config.eval.resamples)
     predict, results = _Predict(run, evaluators), {}
     for part in dict.fromkeys((FROZEN_ON, *run.config.eval.splits)):
-        folder = run.workdir / "evaluation" / part
+        folder = run.workdir / "evaluation" / part.replace("/", "-")
+        split, listed = run.division.named(part)
         key = {
             "schema": evaluate.SCHEMA,
             "data_sha256": run.split.passport["manifest_sha256"],
             "checkpoint_step": step,
             "weights_sha256": digest,
-            "split_sha256": run.split.passport["parts"][part]["sha256"],
+            "split_sha256": split.passport["parts"][listed]["sha256"],
             "settings": json.loads(configs.to_json(run.config.eval)),
         }
         old = workdir.read_json(folder / "result.json") or {}
@@ -75,6 +77,7 @@ def evaluate_run(run: Run) -> dict[str, Result]:
             frozen=frozen,
         )
         results[part]["frozen"] = frozen
+        results[part]["notes"] += run.division.notes(part)
         if jax.process_index() == 0:
             (folder / "result.json").unlink(missing_ok=True)
             _write_gallery(run, state, table, folder)
@@ -88,14 +91,19 @@ class _Predict:
     def __init__(self, run: Run, evaluators: Sequence[Evaluator]):
         self._run = run
         self._boxes = any("boxes" in e.requires for e in evaluators)
-        self._reader = run.reader(evaluators)
+        self._reader = run.reader(evaluators, augmented=True)
         # Observed by those alone that compare with a network that learnt nothing.
         self._random = [e for e in evaluators if e.randomised]
-        self._random_reader = run.reader(self._random)
+        self._random_reader = run.reader(self._random, augmented=True)
+        # Further attributes of films, such as devices, where the dataset tells them.
+        found = groups.read_groups(run.dataset.directory, run.dataset.records.id)
+        self._groups = {GROUP + name: column for name, column in found.items()}
 
     def __call__(self, state: TrainState, part: str) -> Predictions:
         films = self._run.part(part, boxes=self._boxes)
         table, _ = self._reader(state.params, state.rest, films)
+        told = {name: column[table.index] for name, column in self._groups.items()}
+        table = dataclasses.replace(table, observed=table.observed | told)
         if not self._random:
             return table
         fresh = self._run.trainer.init()
@@ -133,7 +141,7 @@ def _write_gallery(
         table,
         samples.choose_samples(table, count=run.config.eval.samples),
         load=load,
-        predict=run.reader().with_maps(state.params, state.rest),
+        predict=run.reader(augmented=True).with_maps(state.params, state.rest),
     )
     folder.mkdir(parents=True, exist_ok=True)
     if found is not None:

@@ -12,16 +12,24 @@ from etils import epath
 from ml_collections import config_dict
 
 from cxr_jax import config as configs
-from cxr_jax import hooks, optim, reading, rehearsal, sharding, workdir
+from cxr_jax import (
+    hooks,
+    reading,
+    rehearsal,
+    sharding,
+    tta,
+    workdir,
+)
+from cxr_jax.assembly import first_state, make_evaluators, make_task, make_trainer
 from cxr_jax.checkpoint import Checkpoints
-from cxr_jax.data import pipeline, splits
+from cxr_jax.data import leakage, pipeline, splits
+from cxr_jax.division import Division, divide
 from cxr_jax.errors import DataError
 from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.logbook import Logbook
-from cxr_jax.models.state import ModelDef, flatten
+from cxr_jax.predictions import write_atomically
 from cxr_jax.preemption import Stopper
 from cxr_jax.step import Trainer, TrainState
-from cxr_jax.tasks.base import Task
 from cxr_jax.train import Surroundings, fit
 from cxr_jax.types import Batch
 
@@ -37,7 +45,7 @@ class Run:
         workdir: where it writes.
         dataset: the opened dataset.
         fields: what is read of each film.
-        split: record numbers per part, and the passport.
+        division: which films train, in what order, and which may judge.
         trainer: the static half of training: task, devices, phases.
         stopper: says when to stop.
     """
@@ -46,9 +54,14 @@ class Run:
     workdir: epath.Path
     dataset: pipeline.Dataset
     fields: pipeline.Fields
-    split: splits.Split
+    division: Division
     trainer: Trainer
     stopper: Stopper
+
+    @property
+    def split(self) -> splits.Split:
+        """Record numbers per part, and the passport."""
+        return self.division.split
 
     def checkpoints(self, name: str) -> Checkpoints:
         """``latest`` or ``best``."""
@@ -56,7 +69,9 @@ class Run:
         return Checkpoints(self.workdir / CHECKPOINTS / name, keep=keep)
 
     def part(self, name: str, *, boxes: bool = False) -> reading.Part:
-        """``train``, ``val`` or ``test``, to be evaluated; with boxes where wanted."""
+        """``test``, ``official/test``, …, to be evaluated; with boxes where wanted."""
+        split, part = self.division.named(name)
+        index = split.parts[part]
         most = self.config.data.max_boxes
         fields = self.fields
         fields = dataclasses.replace(fields, max_boxes=most) if boxes else fields
@@ -64,7 +79,7 @@ class Run:
         def batches() -> Iterator[Batch]:
             read = pipeline.eval_batches(
                 self.dataset,
-                self.split.parts[name],
+                index,
                 batch_size=self.config.eval.batch_size,
                 layout=sharding.layout(),
                 fields=fields,
@@ -72,14 +87,20 @@ class Run:
             )
             return pipeline.device_batches(read, self.trainer.mesh)
 
-        return reading.Part(
-            batches=batches, records=self.dataset.records, index=self.split.parts[name]
-        )
+        return reading.Part(batches=batches, records=self.dataset.records, index=index)
 
-    def reader(self, evaluators: Sequence[Evaluator] = ()) -> reading.Reader:
-        """The network, ready to read any part with any weights."""
+    def reader(
+        self, evaluators: Sequence[Evaluator] = (), *, augmented: bool = False
+    ) -> reading.Reader:
+        """The network, ready to read any part with any weights.
+
+        Args:
+            evaluators: observe each batch.
+            augmented: whether films are read as ``eval.tta`` says, or once.
+        """
+        task = self.trainer.task
         return reading.Reader(
-            self.trainer.task,
+            tta.wrap(task, self.config.eval.tta) if augmented else task,
             self.trainer.model_def,
             self.stopper,
             evaluators=evaluators,
@@ -87,22 +108,8 @@ class Run:
 
     def evaluators(self, *, resamples: int) -> tuple[Evaluator, ...]:
         """Those that the config names."""
-        return make_evaluators(self.config, resamples=resamples)
-
-
-def make_evaluators(
-    config: config_dict.ConfigDict, *, resamples: int
-) -> tuple[Evaluator, ...]:
-    """The evaluators that a config names."""
-    return tuple(
-        configs.build(
-            spec,
-            mean_classes=config.eval.mean_classes,
-            resamples=resamples,
-            seed=config.seed,
-        )
-        for spec in config.eval.evaluators
-    )
+        directory = str(self.dataset.directory)
+        return make_evaluators(self.config, resamples=resamples, directory=directory)
 
 
 def open_run(
@@ -120,65 +127,38 @@ def open_run(
         ConfigError: a part, a batch size, a metric, or a workdir that does not fit.
         DataError: data that is not prepared, a split without films, a class it lacks.
     """
-    task = configs.build(config.task)
+    configs.build(config.task)  # its mistakes come before those of the data
     dataset = pipeline.open_dataset(config.data.dataset, data_dir=data_dir)
-    split = splits.split_records(
-        dataset.records,
-        config.data.scheme,
-        dataset=dataset.manifest.name,
-        version=dataset.manifest.version,
-        seed=config.data.split_seed,
-        fractions=config.data.fractions,
-    )
+    division = divide(config, dataset)
+    task = make_task(config, division)
     # The ids alone do not tell one label table from another.
     manifest = dataclasses.asdict(dataset.manifest)
     text = json.dumps(manifest, sort_keys=True).encode()
-    split.passport["manifest_sha256"] = hashlib.sha256(text).hexdigest()
-    trainer = make_trainer(config, task, films=len(split.parts["train"]))
+    passport = division.split.passport
+    passport["image_size"] = dataset.manifest.image_size
+    passport["manifest_sha256"] = hashlib.sha256(text).hexdigest()
+    trainer = make_trainer(config, task, films=division.order.length)
     fields = pipeline.Fields(classes=task.classes, truth="truth" in dataset.features)
     rehearsal.rehearse(
         config,
         trainer=trainer,
         dataset=dataset,
         fields=fields,
-        evaluators=make_evaluators(config, resamples=0),
+        evaluators=make_evaluators(
+            config, resamples=0, directory=str(dataset.directory)
+        ),
     )
+    folder = workdir.prepare(path, config, passport)
+    if jax.process_index() == 0:
+        write_atomically(folder / leakage.FILE, division.ids())
     return Run(
         config=config,
-        workdir=workdir.prepare(path, config, split.passport),
+        workdir=folder,
         dataset=dataset,
         fields=fields,
-        split=split,
+        division=division,
         trainer=trainer,
         stopper=stopper,
-    )
-
-
-def make_trainer(config: config_dict.ConfigDict, task: Task, *, films: int) -> Trainer:
-    """The static half of training.
-
-    Args:
-        config: as resolved.
-        task: built from it.
-        films: in the training part.
-
-    Raises:
-        ConfigError: a batch size that does not divide among the devices.
-    """
-    mesh = sharding.make_mesh()
-    for key in ("train.batch_size", "eval.batch_size"):
-        sharding.check_batch_size(configs.get(config, key), mesh, key=key)
-    return Trainer(
-        task=task,
-        mesh=mesh,
-        phases=config.phases,
-        plateau=config.plateau,
-        augment=configs.build(config.augment),
-        seed=config.seed,
-        batch_size=config.train.batch_size,
-        steps_per_epoch=max(1, films // config.train.batch_size),
-        accumulate=config.train.accumulate,
-        mode=config.checkpoint.mode,
     )
 
 
@@ -193,7 +173,7 @@ def train(run: Run) -> TrainState:
     config, trainer = run.config, run.trainer
     latest, best = run.checkpoints("latest"), run.checkpoints("best")
     restored = latest.restore(lambda meta: trainer.abstract(meta["phase"]))
-    state = restored.state if restored else trainer.init()
+    state = restored.state if restored else first_state(config, trainer, run.workdir)
     reader = run.reader()
     reader.compile(state.params, state.rest, run.part("val"))
     step, first = int(state.step), jax.process_index() == 0
@@ -248,6 +228,7 @@ def train_batches(run: Run, step: int) -> Iterator[Batch]:
         start_step=step,
         layout=sharding.layout(),
         fields=run.fields,
+        order=run.division.order,
         threads=run.config.data.threads,
     )
     return pipeline.device_batches(batches, run.trainer.mesh)
@@ -260,6 +241,7 @@ def describe_step(run: Run, step: int) -> str:
         batch_size=run.config.train.batch_size,
         seed=run.config.seed,
         step=step,
+        order=run.division.order,
     )
     ids = run.dataset.records.id[index]
     return f"films of that step: {', '.join(ids)}; the state before it is saved"
@@ -275,21 +257,3 @@ def _validate(run: Run, reader: reading.Reader, state: TrainState) -> dict[str, 
             mean = metric["mean"]["value"]
             values[name] = float("nan") if mean is None else mean
     return values
-
-
-def summary(config: config_dict.ConfigDict) -> str:
-    """Parameters and batch statistics by name and shape, and their counts."""
-    task = configs.build(config.task)
-    model = ModelDef.of(task.create)
-    params, rest = flatten(model.params), flatten(model.rest)
-    frozen = optim.partition(params, config.phases[0]["freeze"])[1]
-    lines = [f"{name:60} {x.shape!s:>20} {x.size:>12,}" for name, x in params.items()]
-    count = {
-        "parameters": params,
-        "trainable in the first phase": params.keys() - frozen.keys(),
-        "batch statistics": rest,
-    }
-    every = params | rest
-    for what, names in count.items():
-        lines.append(f"{what}: {sum(every[n].size for n in names):,}")
-    return "\n".join(lines)

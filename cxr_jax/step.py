@@ -129,6 +129,23 @@ class Trainer:
         """A fresh state, laid out over the mesh; ``phase`` fixes the optimizer's tree."""
         return jax.jit(lambda: self._init(phase), out_shardings=replicated(self.mesh))()
 
+    def adopt(
+        self, state: TrainState, params: Mapping[str, Any], rest: Mapping[str, Any]
+    ) -> TrainState:
+        """A fresh state with these arrays in place of its own; others stay.
+
+        The optimizer's state stays too: those in use hold no copy of the parameters.
+        """
+        whole = replicated(self.mesh)
+
+        def put(old: Arrays, new: Mapping[str, Any]) -> Arrays:
+            given = {name: jax.device_put(new[name], whole) for name in new}
+            return old | given
+
+        return dataclasses.replace(
+            state, params=put(state.params, params), rest=put(state.rest, rest)
+        )
+
     def abstract(self, phase: int) -> TrainState:
         """Shapes, types and shardings of a state in ``phase``, for a restore."""
         sharding = replicated(self.mesh)

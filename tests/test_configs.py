@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
+from cxr_jax import assembly, sharding
 from cxr_jax import config as configs
-from cxr_jax import run, sharding
 from cxr_jax.evaluators.base import check_requirements
 from cxr_jax.types import Batch
 from data_builders import install
@@ -29,6 +29,11 @@ SPECS = [
     for word in ("", *configs.variants(str(path)))
 ]
 each = pytest.mark.parametrize("spec", SPECS)
+# Words that change what others mean.
+TOGETHER = ("pneumonia,phantom", "pneumonia,v3", "pneumonia,image_level", "zz,phantom")
+combined = pytest.mark.parametrize(
+    "spec", [*SPECS, *(f"configs/chexnet.py:{words}" for words in TOGETHER)]
+)
 
 
 def distinct():
@@ -67,13 +72,13 @@ def films(config, *, number, step=0):
     )
 
 
-@each
+@combined
 def test_the_parts_of_a_recipe_fit_each_other(spec):
     """Task, network, optimizers and evaluators; shapes only, nothing is computed."""
     config = configs.load(spec)
     task = configs.build(config.task)
     assert set(task.classes) <= set(layout(config.data.dataset).classes)
-    trainer = run.make_trainer(config, task, films=1_000)
+    trainer = assembly.make_trainer(config, task, films=1_000)
     for phase in range(len(config.phases)):
         state = trainer.abstract(phase)
     batch = films(config, number=2)
@@ -86,11 +91,12 @@ def test_the_parts_of_a_recipe_fit_each_other(spec):
     if got.maps is not None:
         # Fewer cells say nothing about where a finding is.
         assert min(got.maps.shape[1:3]) >= 7, got.maps.shape
-    chosen = run.make_evaluators(config, resamples=0)
-    check_requirements(chosen, ["labels", "probs"])
+    chosen = assembly.make_evaluators(config, resamples=0)
+    # Both builders have boxes, and the task has maps.
+    check_requirements(chosen, ["labels", "probs", "boxes", "maps"])
 
 
-@each
+@combined
 def test_what_a_recipe_reports_is_about_its_classes(spec):
     config = configs.load(spec)
     classes = set(config.task.classes)
@@ -101,6 +107,17 @@ def test_what_a_recipe_reports_is_about_its_classes(spec):
         values = column["values"]
         assert values and set(values) <= classes
         assert all(0.5 < value < 1 for value in values.values())
+
+
+def test_a_pneumonia_recipe_repeats_positives_or_weighs_them_never_both():
+    for words, repeats in (("pneumonia", True), ("pneumonia,v3", False)):
+        config = configs.load(f"configs/chexnet.py:{words}")
+        (term,) = config.task.terms
+        assert bool(config.data.oversample.label) == repeats
+        assert ("w_pos" in term["fn"]) != repeats
+        assert config.data.scheme == "set_apart" and config.data.holdout == 420
+    v3 = configs.load("configs/chexnet.py:pneumonia,v3").data
+    assert round(v3.fractions[1] * 30_416) == 1_672
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -124,7 +141,7 @@ def test_the_published_means_are_those_of_the_papers():
 def test_each_config_takes_two_steps_at_full_width(spec):
     """Films of the dataset's size, two per device; everything else as in the recipe."""
     config = configs.load(spec, ["train.accumulate=1", "train.batch_size=2"])
-    trainer = run.make_trainer(config, configs.build(config.task), films=1_000)
+    trainer = assembly.make_trainer(config, configs.build(config.task), films=1_000)
     state, step = trainer.init(), trainer.step(0)
     before = jax.tree.map(np.asarray, state.params)
     for number in range(2):

@@ -15,15 +15,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = {
     -1: "errors",
     0: "boxes config labels preemption sharding types",
-    1: "data.* models.* metrics.* losses logbook predictions workdir",
-    2: "explain hooks objective samples",
-    3: "evaluators.* tasks.base",
-    4: "checkpoint optim tasks.*",
+    1: "data.* models.* metrics.* frequencies losses logbook predictions workdir",
+    2: "division explain hooks intake objective plots samples scoring",
+    3: "evaluators.* finding tasks.base",
+    4: "checkpoint optim tasks.* tta",
     5: "evaluate step",
-    6: "reading rehearsal train",
-    7: "run pages.*",
-    8: "report results",
-    9: "main",
+    6: "assembly reading rehearsal train",
+    7: "predict run pages.*",
+    8: "loading predict_files report results",
+    9: "main score",
 }
 # Read films and name errors without JAX: hospital tools and builders import them.
 WITHOUT_JAX = ("cxr_jax.errors", "cxr_jax.data.image", "cxr_jax.labels")

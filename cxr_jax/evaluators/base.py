@@ -54,6 +54,15 @@ class Evaluator:
         del prediction, batch
         return {}
 
+    def rehearse(self, predictions: Predictions) -> None:
+        """Before the first step, on made-up films: refuses files that it could not use.
+
+        Raises:
+            ConfigError: a file is missing, or does not fit the config.
+            DataError: a file is wrong.
+        """
+        del predictions
+
     def freeze(self, predictions: Predictions) -> dict[str, Any]:
         """On the validation part: what the other parts are judged by.
 

@@ -97,6 +97,10 @@ class Readers(Evaluator):
             )
         return found
 
+    def rehearse(self, predictions: Predictions) -> None:
+        """Refuses a file, or a panel, that the protocols cannot use."""
+        self.load(predictions)
+
     def __call__(
         self, predictions: Predictions, frozen: Mapping[str, Any] | None = None
     ) -> Blocks:

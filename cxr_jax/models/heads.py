@@ -1,10 +1,13 @@
 """From features to logits, and the classifier that joins a backbone and a head."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from cxr_jax.errors import ConfigError
 from cxr_jax.models import pooling
 from cxr_jax.models.layers import dropout, linear_init
 
@@ -16,6 +19,10 @@ class PoolThenClassify(nnx.Module):
         features: F.
         classes: number of classes C.
         dropout: rate in [0, 1), applied where a key is given.
+        prior: what a film without evidence is given at the start, in (0, 1). At 0.5
+            biases start at 0, and rare classes are first made rare by weights: every
+            part of a film then speaks against them, and maps peak where there is no
+            film. At the prevalence the bias says it (Lin et al., ICCV 2017, 3.3).
         dtype: type of the arithmetic; logits stay float32 whatever the backbone's type.
         param_dtype: type of parameters.
         rngs: source of the initial weights.
@@ -29,10 +36,13 @@ class PoolThenClassify(nnx.Module):
         classes: int,
         *,
         dropout: float = 0.0,
+        prior: float = 0.5,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        if not 0 < prior < 1:
+            raise ConfigError(f"prior={prior}: give a probability between 0 and 1")
         self.dropout = dropout
         self.linear = nnx.Linear(
             features,
@@ -40,6 +50,7 @@ class PoolThenClassify(nnx.Module):
             dtype=jnp.dtype(dtype),
             param_dtype=jnp.dtype(param_dtype),
             kernel_init=linear_init,
+            bias_init=nnx.initializers.constant(math.log(prior / (1 - prior))),
             rngs=rngs,
         )
 

@@ -31,7 +31,7 @@ def words(name: str) -> str:
 
 
 def auroc_table(evidence: Evidence) -> str:
-    """AUROC per class, with ceilings; published columns beside real films only."""
+    """AUROC per class, with ceilings."""
     metrics = evidence.main["metrics"]
     labels, truth = metrics["auroc"], metrics.get("auroc@truth")
     listed = labels["mean"]["classes"]
@@ -41,8 +41,6 @@ def auroc_table(evidence: Evidence) -> str:
     columns.append(("AUROC\nagainst labels", _intervals(labels)))
     if evidence.ceilings:
         columns.append(("Ceiling\nagainst truth", _plain(evidence.ceilings, listed, 3)))
-    if not evidence.phantom:
-        columns += _published(evidence.published, listed)
     return _per_class(
         labels,
         columns,
@@ -73,17 +71,6 @@ def precision_table(evidence: Evidence) -> str:
         columns,
         caption="A ranking by chance has an AP equal to the prevalence.",
     )
-
-
-def published_table(evidence: Evidence) -> str:
-    """The published figures on their own, for a run on phantoms."""
-    names = list(dict.fromkeys(n for c in evidence.published for n in c["values"]))
-    columns = _published(evidence.published, names)
-    rows = [
-        [words(name), *(cells[name] for _, cells in columns)] for name in [*names, MEAN]
-    ]
-    rows[-1][0] = "Mean"
-    return html.table(["Class", *(head for head, _ in columns)], rows, total=True)
 
 
 def parts_table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -169,16 +156,3 @@ def _plain(
     mean = None if not known or None in known else sum(known) / len(known)
     cells = {name: number(value, digits) for name, value in values.items()}
     return cells | {MEAN: number(mean, digits)}
-
-
-def _published(
-    columns: Sequence[Mapping[str, Any]], listed: Sequence[str]
-) -> list[tuple[str, dict[str, str]]]:
-    found = []
-    for column in columns:
-        values = column["values"]
-        # As many digits as the source gives.
-        digits = 3 if all(round(v, 3) == v for v in values.values()) else 4
-        head = f"{column['name']}\n{column.get('split', 'split unknown')}"
-        found.append((head, _plain(values, listed, digits)))
-    return found

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
+from cxr_jax.errors import ConfigError
 from cxr_jax.models import densenet, pooling
 from cxr_jax.models.heads import Classifier, PoolThenClassify
 
@@ -31,6 +33,18 @@ def test_head_is_linear_in_the_pooled_features():
     features = jax.random.normal(jax.random.key(1), (2, 4, 4, 5))
     expected = np.asarray(features).mean((1, 2)) @ np.asarray(head.kernel)
     np.testing.assert_allclose(head(features), expected + np.arange(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.1, 0.01])
+def test_a_film_without_evidence_is_given_the_prior(prior):
+    head = PoolThenClassify(5, 3, prior=prior, rngs=nnx.Rngs(0))
+    found = jax.nn.sigmoid(head(jnp.zeros((2, 4, 4, 5))))
+    np.testing.assert_allclose(found, prior, rtol=1e-6)
+
+
+def test_a_prior_of_certainty_is_refused():
+    with pytest.raises(ConfigError, match="prior=0"):
+        PoolThenClassify(5, 3, prior=0, rngs=nnx.Rngs(0))
 
 
 def test_dropout_is_drawn_from_the_key_alone():

@@ -1,0 +1,152 @@
+"""The parts of a run, made from its config: task, trainer, evaluators, first weights."""
+
+import dataclasses
+import json
+import logging
+
+import jax
+from etils import epath
+from ml_collections import config_dict
+
+from cxr_jax import config as configs
+from cxr_jax import frequencies, optim, sharding
+from cxr_jax.division import Division
+from cxr_jax.evaluators.base import Evaluator
+from cxr_jax.models import pretrained
+from cxr_jax.models.state import ModelDef, flatten
+from cxr_jax.predictions import write_atomically
+from cxr_jax.step import Trainer, TrainState
+from cxr_jax.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+
+def make_task(config: config_dict.ConfigDict, division: Division) -> Task:
+    """The task, with what its terms count on the training films.
+
+    Raises:
+        DataError: a class that the dataset lacks, or that cannot be weighed.
+    """
+    spec = configs.plain(config.task)
+    if "terms" in spec:
+        classes = spec["classes"]
+        labels = division.labels(classes)
+        spec["terms"] = frequencies.count_terms(spec["terms"], labels, classes=classes)
+    return configs.build(spec)
+
+
+def make_trainer(config: config_dict.ConfigDict, task: Task, *, films: int) -> Trainer:
+    """The static half of training.
+
+    Args:
+        config: as resolved.
+        task: built from it.
+        films: draws of an epoch.
+
+    Raises:
+        ConfigError: a batch size that does not divide among the devices.
+    """
+    mesh = sharding.make_mesh()
+    for key in ("train.batch_size", "eval.batch_size"):
+        sharding.check_batch_size(configs.get(config, key), mesh, key=key)
+    return Trainer(
+        task=task,
+        mesh=mesh,
+        phases=config.phases,
+        plateau=config.plateau,
+        augment=configs.build(config.augment),
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        steps_per_epoch=max(1, films // config.train.batch_size),
+        accumulate=config.train.accumulate,
+        mode=config.checkpoint.mode,
+    )
+
+
+def make_evaluators(
+    config: config_dict.ConfigDict, *, resamples: int, directory: str = ""
+) -> tuple[Evaluator, ...]:
+    """The evaluators that a config names.
+
+    Args:
+        config: as resolved.
+        resamples: of their bootstraps.
+        directory: of the dataset, for those that read a file beside its records.
+    """
+    built = [
+        configs.build(
+            spec,
+            mean_classes=config.eval.mean_classes,
+            resamples=resamples,
+            seed=config.seed,
+        )
+        for spec in config.eval.evaluators
+    ]
+    return tuple(
+        dataclasses.replace(e, directory=directory) if hasattr(e, "directory") else e
+        for e in built
+    )
+
+
+def first_state(
+    config: config_dict.ConfigDict, trainer: Trainer, workdir: epath.Path
+) -> TrainState:
+    """The state before the first step: random weights, or those of ``pretrained``.
+
+    What was taken from where is logged and written to ``WORKDIR/pretrained.json``.
+
+    Raises:
+        ConfigError: an unknown public name, or no network to fetch it.
+        CheckpointError: a file that is damaged, unsafe, or does not fit the network.
+    """
+    state = trainer.init()
+    if not config.pretrained["from"]:
+        return state
+    model = trainer.model_def
+    given = configs.plain(config.pretrained).items()
+    imported = pretrained.load(
+        {key: value for key, value in given if value},
+        flatten(model.params),
+        flatten(model.rest),
+        classes=config.task.classes,
+        mean=config.task.mean,
+        std=config.task.std,
+        epsilon=config.task.model.get("epsilon", 1e-5),
+    )
+    report = imported.report
+    log.warning(
+        "%s arrays of %s (%s layout); fresh: %s; %s",
+        report.loaded,
+        config.pretrained["from"],
+        report.layout,
+        ", ".join(report.fresh) or "none",
+        " ".join(report.changes) or "all as they were",
+    )
+    if jax.process_index() == 0:
+        text = json.dumps(
+            {
+                "passport": json.loads(imported.passport.to_json()),
+                "report": dataclasses.asdict(report),
+            },
+            indent=1,
+        )
+        write_atomically(workdir / "pretrained.json", text + "\n")
+    return trainer.adopt(state, imported.params, imported.rest)
+
+
+def summary(config: config_dict.ConfigDict) -> str:
+    """Parameters and batch statistics by name and shape, and their counts."""
+    task = configs.build(config.task)
+    model = ModelDef.of(task.create)
+    params, rest = flatten(model.params), flatten(model.rest)
+    frozen = optim.partition(params, config.phases[0]["freeze"])[1]
+    lines = [f"{name:60} {x.shape!s:>20} {x.size:>12,}" for name, x in params.items()]
+    count = {
+        "parameters": params,
+        "trainable in the first phase": params.keys() - frozen.keys(),
+        "batch statistics": rest,
+    }
+    every = params | rest
+    for what, names in count.items():
+        lines.append(f"{what}: {sum(every[n].size for n in names):,}")
+    return "\n".join(lines)

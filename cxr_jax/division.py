@@ -1,0 +1,125 @@
+"""How a run divides its films: which train it, in what order, and which may judge it."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import config_dict
+
+from cxr_jax import config as configs
+from cxr_jax.data import leakage, splits
+from cxr_jax.data.leakage import Films
+from cxr_jax.data.order import Order, order_of
+from cxr_jax.data.source import Dataset
+from cxr_jax.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Division:
+    """A dataset, divided as a config says.
+
+    Attributes:
+        config: as resolved.
+        dataset: opened.
+        split: the run's own.
+        order: of its training films.
+    """
+
+    config: config_dict.ConfigDict
+    dataset: Dataset
+    split: splits.Split
+    order: Order
+
+    def named(self, name: str) -> tuple[splits.Split, str]:
+        """The split and the part that a name means: ``test``, or ``official/test``."""
+        scheme, part = splits.parse_part(name)
+        if scheme in ("", self.config.data.scheme):
+            return self.split, part
+        return split_of(self.config, self.dataset, scheme, required=(part,)), part
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """What must stand beside figures on a part: what its films were used for.
+
+        Raises:
+            DataError: films or patients that the run was made with, unless their part, a
+                leaking scheme or ``eval.allow_seen`` asks for them by name.
+        """
+        split, part = self.named(name)
+        own = split is self.split
+        if own and part == "train":
+            return ("Figures on the training part say nothing about other films.",)
+        known = own and self.config.data.scheme in splits.LEAKING
+        found = leakage.check_unseen(
+            self._films(split.parts[part]),
+            {key: self._films(index) for key, index in self.split.parts.items()},
+            what=name,
+            allowed=known or self.config.eval.allow_seen,
+            against=("train",) if own and part == "val" else leakage.USED,
+        )
+        notes = (splits.MODEL_SELECTION,) if own and part == "val" else ()
+        return (*notes, f"Leakage into {name}: {found}.") if found else notes
+
+    def labels(self, classes: Sequence[str]) -> np.ndarray:
+        """Labels of the training films, ``[n, C]``, NaN where unknown.
+
+        Raises:
+            DataError: the dataset lacks a class.
+        """
+        records = self.dataset.records
+        missing = [name for name in classes if name not in records.classes]
+        if missing:
+            raise DataError(
+                f"the dataset has no class {', '.join(missing)}; it has"
+                f" {', '.join(records.classes)}"
+            )
+        columns = [records.classes.index(name) for name in classes]
+        return records.labels[self.split.parts["train"]][:, columns]
+
+    def ids(self) -> bytes:
+        """The content of ``split_ids.csv.gz``."""
+        return leakage.format_ids(self.dataset.records, self.split.parts)
+
+    def _films(self, index: np.ndarray) -> Films:
+        return Films.of(self.dataset.records, index)
+
+
+def divide(config: config_dict.ConfigDict, dataset: Dataset) -> Division:
+    """Divides a dataset, and orders what trains.
+
+    Raises:
+        ConfigError: an oversampling that cannot be.
+        DataError: a scheme that the dataset does not allow; a part of ``eval.splits``
+            that is unknown, or made of films that the run is made with.
+    """
+    split = split_of(config, dataset, config.data.scheme)
+    order = order_of(
+        dataset.records,
+        split.parts["train"],
+        seed=config.seed,
+        **configs.plain(config.data.oversample),
+    )
+    found = Division(config=config, dataset=dataset, split=split, order=order)
+    for name in config.eval.splits:
+        found.notes(name)
+    return found
+
+
+def split_of(
+    config: config_dict.ConfigDict,
+    dataset: Dataset,
+    scheme: str,
+    *,
+    required: Sequence[str] = splits.PARTS,
+) -> splits.Split:
+    """A dataset by a scheme, with the seed and the shares of a config."""
+    return splits.split_records(
+        dataset.records,
+        scheme,
+        dataset=dataset.manifest.name,
+        version=dataset.manifest.version,
+        seed=config.data.split_seed,
+        fractions=config.data.fractions,
+        holdout=config.data.holdout,
+        holdout_from=config.data.holdout_from,
+        required=required,
+    )
