@@ -3,8 +3,8 @@
     make measure NAME=phantom_small
 
 Restartable: the run lies in runs/phantom_small and goes on where it stopped. On a GPU
-minutes; on two CPU cores hours. Prints the mean AUROC against the true labels over all
-14 findings, the mean of the ceilings, and their difference per class.
+minutes; on two CPU cores hours. Prints the mean AUROC against the true labels over the
+findings whose ceiling is at least 0.9, the mean of the ceilings, and their difference per class.
 """
 
 import json

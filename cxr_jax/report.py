@@ -29,7 +29,7 @@ LIMITS = (
     "The model sees one frontal film: no prior films, no lateral view, no history. An"
     " activation map shows influence on the score, not the extent of a finding. A low"
     " score is a score below others, not a normal film. Scores are as the model gives"
-    " them, uncalibrated."
+    " them; what they mean as probabilities is a section of its own, below."
 )
 
 

@@ -30,7 +30,13 @@ SPECS = [
 ]
 each = pytest.mark.parametrize("spec", SPECS)
 # Words that change what others mean.
-TOGETHER = ("pneumonia,phantom", "pneumonia,v3", "pneumonia,image_level", "zz,phantom")
+TOGETHER = (
+    "pneumonia,phantom",
+    "pneumonia,v3",
+    "pneumonia,image_level",
+    "zz,phantom",
+    "phantom,small",
+)
 combined = pytest.mark.parametrize(
     "spec", [*SPECS, *(f"configs/chexnet.py:{words}" for words in TOGETHER)]
 )
@@ -41,8 +47,8 @@ def distinct():
     seen = {}
     for spec in SPECS:
         config = configs.load(str(ROOT / spec))
-        keys = ("task", "augment", "phases", "plateau")
-        computed = [configs.plain(config[key]) for key in keys]
+        computed = [configs.plain(config[key]) for key in ("task", "augment")]
+        computed += [phase["optimizer"] for phase in config.phases]  # rates aside
         seen.setdefault(repr([config.data.dataset, *computed]), spec)
     return list(seen.values())
 
