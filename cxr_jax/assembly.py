@@ -11,6 +11,7 @@ from ml_collections import config_dict
 from cxr_jax import config as configs
 from cxr_jax import frequencies, optim, sharding
 from cxr_jax.division import Division
+from cxr_jax.errors import CheckpointError, ConfigError
 from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.models import pretrained
 from cxr_jax.models.state import ModelDef, flatten
@@ -96,25 +97,28 @@ def first_state(
     What was taken from where is logged and written to ``WORKDIR/pretrained.json``.
 
     Raises:
-        ConfigError: an unknown public name, or no network to fetch it.
-        CheckpointError: a file that is damaged, unsafe, or does not fit the network.
+        ConfigError: an unknown public name, or no network to fetch it; a file that is
+            damaged, unsafe, or does not fit the network.
     """
     state = trainer.init()
     if not config.pretrained["from"]:
         return state
     model = trainer.model_def
     given = configs.plain(config.pretrained).items()
-    imported = pretrained.load(
-        {key: value for key, value in given if value},
-        flatten(model.params),
-        flatten(model.rest),
-        classes=config.task.classes,
-        mean=config.task.mean,
-        std=config.task.std,
-        epsilon=config.task.model.get("epsilon", 1e-5),
-    )
+    try:
+        imported = pretrained.load(
+            {key: value for key, value in given if value},
+            flatten(model.params),
+            flatten(model.rest),
+            classes=config.task.classes,
+            mean=config.task.mean,
+            std=config.task.std,
+            epsilon=config.task.model.get("epsilon", 1e-5),
+        )
+    except CheckpointError as error:  # of a file that the user named
+        raise ConfigError(f"pretrained.from: {error}") from error
     report = imported.report
-    log.warning(
+    log.info(
         "%s arrays of %s (%s layout); fresh: %s; %s",
         report.loaded,
         config.pretrained["from"],

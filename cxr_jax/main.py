@@ -4,6 +4,7 @@
         [--mode=train|evaluate|report|summary] [--data_dir=DATA] [--config.KEY=VALUE …]
     python -m cxr_jax.main --mode=predict --workdir=RUN|WEIGHTS --inputs FILM … --output=DIR
         [--prevalence=CLASS=SHARE,…] [--overlays]
+    python -m cxr_jax.main --mode=export --workdir=RUN --output=FILE.safetensors
 
 Exit codes: 0 done; 1 failed, or a film was rejected; 2 the user's input is wrong (one line on stderr); 75 stopped
 by a signal after saving (run the same command again to go on).
@@ -24,7 +25,7 @@ from cxr_jax import config as configs
 from cxr_jax.errors import CheckpointError, ConfigError, DataError, UserError
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 75
-MODES = ("train", "evaluate", "predict", "report", "summary")
+MODES = ("train", "evaluate", "predict", "export", "report", "summary")
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", force=True
     )
+    logging.getLogger("cxr_jax").setLevel(logging.INFO)
     # Orbax logs tracebacks of its threads through absl, and of a failed write's siblings
     # through asyncio; we report the same as one line.
     for name in ("absl", "asyncio"):
@@ -75,13 +77,13 @@ def _fail(error: object, code: int) -> int:
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = _Parser(prog="cxr_jax.main", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", help="FILE.py[:VARIANT,…]; all but predict need it")
+    parser.add_argument("--config", help="FILE.py[:VARIANT,…]; all but predict and export need it")
     parser.add_argument("--workdir", help="folder of the run; default runs/NAME")
     parser.add_argument("--mode", choices=MODES, default="train")
     parser.add_argument("--data_dir", help="prepared datasets; default as TFDS")
     parser.add_argument("--deterministic", action="store_true", help="on GPUs")
     parser.add_argument("--inputs", nargs="+", default=(), help="films, or folders")
-    parser.add_argument("--output", help="folder of what predict writes")
+    parser.add_argument("--output", help="folder of predict; file of export")
     parser.add_argument("--prevalence", help="of another site: CLASS=SHARE,…")
     parser.add_argument("--overlays", action="store_true", help="draw the maps")
     own = [a for a in argv if not a.startswith("--config.")]
@@ -89,6 +91,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments = parser.parse_args(own)
     if arguments.mode == "predict":
         needed = ("workdir", "inputs", "output")
+    elif arguments.mode == "export":
+        needed = ("workdir", "output")
     else:
         needed = ("config",)
     if missing := [f"--{name}" for name in needed if not getattr(arguments, name)]:
@@ -99,6 +103,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.mode == "predict":
         return _predict(arguments)
+    if arguments.mode == "export":
+        return _export(arguments)
     config = configs.load(arguments.config, overrides)
     words = "-".join((config.name, *config.variants))
     workdir = arguments.workdir or f"runs/{words}"
@@ -159,6 +165,14 @@ def _predict(arguments: argparse.Namespace) -> int:
         prevalence=shares or None,
         overlays=arguments.overlays,
     )
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    _prepare_jax(arguments.deterministic)
+    from cxr_jax import export
+
+    print(f"weights: {export.export_run(arguments.workdir, arguments.output)}")
+    return DONE
 
 
 def _prepare_jax(deterministic: bool) -> None:
