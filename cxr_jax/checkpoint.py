@@ -55,18 +55,23 @@ class Checkpoints:
     Args:
         folder: ``checkpoints/latest`` or ``checkpoints/best`` of a workdir.
         keep: how many steps stay; a damaged newest step needs a second one.
+        read_only: of a run that may be under way: nothing is made, tidied or moved.
     """
 
-    def __init__(self, folder: epath.PathLike, *, keep: int):
-        self.folder = epath.Path(folder)
+    def __init__(self, folder: epath.PathLike, *, keep: int, read_only: bool = False):
+        self.folder, self.read_only = epath.Path(folder), read_only
+        # Two folders may be written at once; their barriers must not meet.
+        barriers = ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=self.folder.name
+        )
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            cleanup_tmp_directories=True,
+            max_to_keep=None if read_only else keep,
+            save_interval_steps=0 if read_only else 1,
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
-            # Two folders may be written at once; their barriers must not meet.
-            multiprocessing_options=ocp.options.MultiprocessingOptions(
-                barrier_sync_key_prefix=self.folder.name
-            ),
+            multiprocessing_options=barriers,
         )
         self._manager = _Manager(self.folder, options=options)
 
@@ -87,7 +92,10 @@ class Checkpoints:
 
         Raises:
             CheckpointError: an earlier write failed (a full disk reports itself late).
+            RuntimeError: the folder was opened to be read only.
         """
+        if self.read_only:
+            raise RuntimeError(f"{self.folder} was opened to be read only")
         self.wait()
         meta = {**meta, "digests": digests(state), "sha256": sha256(state)}
         if step in self._manager.all_steps():
@@ -140,7 +148,8 @@ class Checkpoints:
         """The newest sound step, or None if there is no step at all.
 
         Damaged steps are logged, and moved to ``checkpoints/damaged`` once a sound one
-        is found; where none is, nothing moves, and every further try says the same.
+        is found; where none is, or the folder is only read, nothing moves, and every
+        further try says the same.
 
         Args:
             abstract: from a step's ``meta`` to the tree of ``jax.ShapeDtypeStruct``
@@ -197,6 +206,8 @@ class Checkpoints:
         return Restored(step, state, meta), ""
 
     def _move_aside(self, step: int) -> None:
+        if self.read_only:
+            return
         if jax.process_index() == 0:
             target = self.folder.parent / "damaged" / f"{self.folder.name}-{step}"
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,39 +3,37 @@
 Nothing is ever written to a run: it may be training.
 """
 
-import contextlib
 import dataclasses
-import logging
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from etils import epath
+from flax import nnx
 
-from cxr_jax import config as configs
-from cxr_jax import samples, sharding, tta, workdir
-from cxr_jax.checkpoint import Checkpoints, sha256
-from cxr_jax.errors import ConfigError
+from cxr_jax import best, tta, workdir
+from cxr_jax.checkpoint import sha256
+from cxr_jax.errors import CheckpointError, ConfigError
 from cxr_jax.evaluators.probabilities import frozen_platt
 from cxr_jax.models import archives, exporting, layouts, pretrained, torch_names
+from cxr_jax.models import origin as origins
+from cxr_jax.models.origin import Origin
 from cxr_jax.models.passport import Passport
-from cxr_jax.models.state import Arrays, ModelDef, flatten
+from cxr_jax.models.state import ModelDef, flatten
 from cxr_jax.predict import Predictor, Scales
-from cxr_jax.step import Trainer
 from cxr_jax.tasks.base import Task
 from cxr_jax.tasks.classify import Classify
 
-# The part that thresholds and calibration were frozen on.
-FROZEN_ON = "val"
 # A task has a loss, even where nothing is trained.
 UNUSED = {
     "name": "bce",
     "fn": {"name": "cxr_jax.losses.bce"},
     "reduce": {"classes": "sum", "batch": "mean"},
 }
+# What a constructor raises of arguments that make no sense to it.
+_NONSENSE = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError)
 
 
 def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
@@ -48,8 +46,8 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
             as a whole batch.
 
     Returns:
-        The reader. Its probabilities are calibrated where a run was evaluated; weights
-        alone give scores.
+        The reader. Its probabilities are calibrated where a run was evaluated, also when
+        they come from its export; weights of others give scores.
 
     Raises:
         ConfigError: no such run or file, a run in which nothing was trained, or weights
@@ -59,32 +57,26 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be at least 1")
     path = epath.Path(source).expanduser()
-    if "://" not in str(path):
-        path = path.resolve()  # Orbax takes absolute paths alone
     if path.is_file():
         return _from_file(pathlib.Path(path), batch_size)
-    config = workdir.read_json(path / workdir.CONFIG)
-    if config is None:
+    if not (path / workdir.CONFIG).exists():
         raise ConfigError(
             f"{source}: give the workdir of a run; it holds {workdir.CONFIG}, or a file of"
             " weights"
         )
-    config = configs.plain(config)
-    task = configs.build(config["task"])
-    params, rest, step = _restore(path, config, task)
-    digest = sha256({"params": params, "rest": rest})
+    found = best.read(source)
     return Predictor(
         # Calibration belongs to the scores of an evaluation, which may average views.
-        task=tta.wrap(task, config["eval"].get("tta") or {}),
-        params=params,
-        rest=rest,
-        size=_size(path),
-        scales=_frozen(path, digest, task.classes),
+        task=tta.wrap(found.task, found.config["eval"].get("tta") or {}),
+        params=found.params,
+        rest=found.rest,
+        size=found.size,
+        scales=_scales(found.frozen, found.task.classes, found.missing),
         about={
             "source": str(source),
-            "trained on": config["data"]["dataset"],
-            "step": step,
-            "weights_sha256": digest,
+            "trained on": found.config["data"]["dataset"],
+            "step": found.step,
+            "weights_sha256": found.weights_sha256,
         },
         batch_size=batch_size,
     )
@@ -100,23 +92,17 @@ def _from_file(path: pathlib.Path, batch_size: int) -> Predictor:
             " classes; a reader needs sigmoid and names: write them into"
             f" {exporting.sidecar(path).name}"
         )
-    if found.architecture not in layouts.DEPTHS.values():
-        raise ConfigError(
-            f"{path.name}: {found.architecture} cannot be built from its name; allowed are"
-            f" {', '.join(layouts.DEPTHS.values())}: load the run that made it"
-        )
-    gray = any(name.endswith("border") for name in archive.arrays)
-    home = "cxr_jax.models.gray" if gray else "cxr_jax.models.densenet"
-    task = Classify(
-        model={"name": f"{home}.{found.architecture}"},
-        head={"name": "cxr_jax.models.heads.PoolThenClassify"},
-        terms=(UNUSED,),
-        classes=found.classes,
-        mean=found.mean,
-        std=found.std,
-        channels=found.channels,
-    )
-    shapes = ModelDef.of(task.create)
+    origin = exporting.made_by(path, archive)
+    network = origin.network if origin else _named(path, found, archive)
+    try:
+        task = _task(network, found)
+        reading = _augmented(task, origin)
+        shapes = ModelDef.of(task.create)
+    except _NONSENSE as error:
+        raise CheckpointError(
+            f"{path.name}: its network cannot be built ({type(error).__name__}:"
+            f" {' '.join(str(error).split())[:200]}): export the run again"
+        ) from error
     arrays = pretrained.load(
         {"from": str(path), "head": "keep"},
         flatten(shapes.params),
@@ -125,14 +111,87 @@ def _from_file(path: pathlib.Path, batch_size: int) -> Predictor:
         mean=found.mean,
         std=found.std,
     )
+    scales = Scales(missing="weights alone carry no calibration")
+    about = {"source": str(path), **dataclasses.asdict(arrays.passport)}
+    if origin:
+        digest = sha256({"params": arrays.params, "rest": arrays.rest})
+        scales = _exported(path, origin, found.classes, digest)
+        about |= {"trained on": origin.dataset, "step": origin.step}
+        about |= {"weights_sha256": digest}
     return Predictor(
-        task=task,
+        task=reading,
         params=jax.device_put(arrays.params),
         rest=jax.device_put(arrays.rest),
         size=found.size,
-        scales=Scales(missing="weights alone carry no calibration"),
-        about={"source": str(path), **dataclasses.asdict(arrays.passport)},
+        scales=scales,
+        about=about,
         batch_size=batch_size,
+    )
+
+
+def _task(network: Mapping[str, Any], passport: Passport) -> Task:
+    """The network that a file describes, made of parts of this package alone."""
+    for part in (network["model"], network["head"]):
+        origins.check_part(part, under="cxr_jax.models.", kind=nnx.Module)
+    return Classify(
+        **network,
+        terms=(UNUSED,),
+        classes=passport.classes,
+        mean=passport.mean,
+        std=passport.std,
+        channels=passport.channels,
+    )
+
+
+def _named(
+    path: pathlib.Path, passport: Passport, archive: archives.Archive
+) -> dict[str, Any]:
+    """The network of a file that only names its architecture."""
+    if passport.architecture not in layouts.DEPTHS.values():
+        raise ConfigError(
+            f"{path.name}: {passport.architecture} cannot be built from its name; allowed"
+            f" are {', '.join(layouts.DEPTHS.values())}: load the run that made it"
+        )
+    gray = any(name.endswith("border") for name in archive.arrays)
+    home = "cxr_jax.models.gray" if gray else "cxr_jax.models.densenet"
+    return {
+        "model": {"name": f"{home}.{passport.architecture}"},
+        "head": {"name": "cxr_jax.models.heads.PoolThenClassify"},
+    }
+
+
+def _augmented(task: Task, origin: Origin | None) -> Task:
+    """The task as the evaluation read films, whose scores were calibrated."""
+    if origin is None or not origin.tta:
+        return task
+    origins.check_part(origin.tta, under="cxr_jax.tta.", kind=tta.Views)
+    return tta.wrap(task, origin.tta)
+
+
+def _exported(
+    path: pathlib.Path, origin: Origin, classes: tuple[str, ...], digest: str
+) -> Scales:
+    """Calibration and thresholds of an export, if they belong to its arrays."""
+    if digest != origin.weights_sha256:
+        return Scales(missing="its calibration belongs to other weights")
+    try:
+        return _scales(origin.frozen, classes, origin.missing)
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path.name}: its calibration cannot be read ({error}): export the run again"
+        ) from error
+
+
+def _scales(
+    frozen: Mapping[str, Any], classes: tuple[str, ...], missing: str
+) -> Scales:
+    """Calibration and thresholds, as an evaluation froze them."""
+    points = frozen.get("operating_points") or {}
+    chosen = {name: point["youden"]["threshold"] for name, point in points.items()}
+    return Scales(
+        platt=frozen_platt(frozen, classes),
+        thresholds={name: t for name, t in chosen.items() if t is not None},
+        missing=missing,
     )
 
 
@@ -145,93 +204,3 @@ def _assumed(path: pathlib.Path, archive: archives.Archive) -> Passport:
         )
     source = torch_names.read(archive.arrays)
     return layouts.assumed(source.likely, source, path.name, archive.sha256)
-
-
-class _Steps(Checkpoints):
-    """Steps of a run that may be under way: nothing is tidied, moved or made."""
-
-    def __init__(self, folder: epath.Path):
-        self.folder = folder
-        options = ocp.CheckpointManagerOptions(
-            read_only=True, create=False, save_interval_steps=0
-        )
-        self._manager = ocp.CheckpointManager(folder, options=options)
-
-    def _move_aside(self, step: int) -> None:
-        del step
-
-
-def _restore(
-    path: epath.Path, config: Mapping[str, Any], task: Task
-) -> tuple[Arrays, Arrays, int]:
-    """The weights of the best checkpoint, its digests verified, and its step."""
-    folder = path / "checkpoints" / "best"
-    # One device, whatever the run had: the files of a step do not care.
-    trainer = Trainer(
-        task=task,
-        mesh=sharding.make_mesh(jax.local_devices()[:1]),
-        phases=config["phases"],
-        plateau=config["plateau"],
-        augment=lambda batch, seed: batch,
-        seed=config["seed"],
-        batch_size=config["train"]["batch_size"],
-        steps_per_epoch=1,
-        accumulate=config["train"]["accumulate"],
-        mode=config["checkpoint"]["mode"],
-    )
-    found = None
-    if folder.exists():
-        with _quiet(), contextlib.closing(_Steps(folder)) as steps:
-            found = steps.restore(lambda meta: trainer.abstract(meta["phase"]))
-    if found is None:
-        raise ConfigError(
-            f"{path} holds no best checkpoint; train first (--mode=train)"
-        )
-    return found.state.params, found.state.rest, found.step
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax warns that a folder which it is told to read only is read only."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(max(level, logging.ERROR))
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _size(path: epath.Path) -> int:
-    """Side of the films that a run reads, in pixels."""
-    passport = workdir.read_json(path / workdir.SPLIT) or {}
-    if "image_size" in passport:
-        return int(passport["image_size"])
-    # Runs from before the passport had it keep some of their films.
-    for part in (FROZEN_ON, "test", "train"):
-        shown = samples.read_samples(path / "evaluation" / part)
-        if shown is not None:
-            return shown.films.shape[1]
-    raise ConfigError(
-        f"{path}: {workdir.SPLIT} does not say the size of the run's films (image_size);"
-        " evaluate it again (--mode=evaluate)"
-    )
-
-
-def _frozen(path: epath.Path, digest: str | None, classes: tuple[str, ...]) -> Scales:
-    """Calibration and thresholds, if they belong to these weights."""
-    result = workdir.read_json(path / "evaluation" / FROZEN_ON / "result.json")
-    if result is None:
-        return Scales(missing="the run was not evaluated (--mode=evaluate)")
-    if digest is None or result.get("weights_sha256") != digest:
-        return Scales(
-            missing=f"evaluation/{FROZEN_ON} belongs to other weights (--mode=evaluate)"
-        )
-    frozen = result.get("frozen") or {}
-    points = frozen.get("operating_points") or {}
-    chosen = {name: point["youden"]["threshold"] for name, point in points.items()}
-    return Scales(
-        platt=frozen_platt(frozen, classes),
-        thresholds={name: t for name, t in chosen.items() if t is not None},
-        missing="" if frozen.get("platt") else "its evaluation froze no calibration",
-    )

@@ -77,7 +77,7 @@ def _fail(error: object, code: int) -> int:
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = _Parser(prog="cxr_jax.main", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", help="FILE.py[:VARIANT,…]; all but predict and export need it")
+    parser.add_argument("--config", help="FILE.py[:VARIANT,…]; predict, export: none")
     parser.add_argument("--workdir", help="folder of the run; default runs/NAME")
     parser.add_argument("--mode", choices=MODES, default="train")
     parser.add_argument("--data_dir", help="prepared datasets; default as TFDS")

@@ -185,3 +185,21 @@ def test_a_write_that_fails_is_an_error_and_keeps_what_was_there(tmp_path, monke
     with pytest.raises(CheckpointError, match=r"No space left.*steps on disk: \[1\]"):
         folder.wait()
     assert checkpoint.Checkpoints(tmp_path / "latest", keep=2).restore(like).step == 1
+
+
+def test_a_folder_that_is_only_read_stays_as_it_is(tmp_path, flip_bit):
+    folder = Checkpoints(tmp_path / "best", keep=2)
+    for step in (1, 2):
+        folder.save(step, state(step), {})
+    folder.close()
+    files = [p for p in (tmp_path / "best" / "2").rglob("*") if p.is_file()]
+    flip_bit(max(files, key=lambda p: p.stat().st_size))
+    (tmp_path / "best" / "3.orbax-checkpoint-tmp").mkdir()
+    before = sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    reader = Checkpoints(tmp_path / "best", keep=2, read_only=True)
+    assert reader.restore(like).step == 1
+    with pytest.raises(RuntimeError, match="read only"):
+        reader.save(4, state(4), {})
+    reader.close()
+    after = sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    assert after == before

@@ -20,9 +20,9 @@ LEVELS = {
     3: "evaluators.* finding tasks.base",
     4: "checkpoint optim tasks.* tta",
     5: "evaluate step",
-    6: "assembly reading rehearsal train",
+    6: "assembly best reading rehearsal train",
     7: "predict run pages.*",
-    8: "loading predict_files report results",
+    8: "export loading predict_files report results",
     9: "main score",
 }
 # Read films and name errors without JAX: hospital tools and builders import them.

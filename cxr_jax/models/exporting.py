@@ -1,14 +1,17 @@
 """Our weights as a file that others read: safetensors, in torchvision's names and axes.
 
 The passport travels twice: in the file's metadata, where no copy can lose it, and as JSON
-beside the file, where people and other programs read it.
+beside the file, where people and other programs read it. So does what a run says about
+the weights that it made, an ``Origin``, under the key ``run``.
 """
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -16,7 +19,10 @@ import safetensors.numpy
 from cxr_jax.errors import CheckpointError
 from cxr_jax.models import torch_names
 from cxr_jax.models.archives import Archive
+from cxr_jax.models.origin import Origin
 from cxr_jax.models.passport import Passport
+
+RUN = "run"  # key of the origin, in the metadata and beside the passport's own
 
 
 def export(
@@ -24,6 +30,8 @@ def export(
     params: Mapping[str, np.ndarray],
     rest: Mapping[str, np.ndarray],
     passport: Passport,
+    *,
+    origin: Origin | None = None,
 ) -> Passport:
     """Writes weights and their passport; an import of the file is bit-identical.
 
@@ -32,6 +40,7 @@ def export(
         params: trainable arrays by name, all of them.
         rest: batch statistics by name.
         passport: of these arrays; its digest is replaced by that of the file.
+        origin: what the run that made them says, if one did.
 
     Returns:
         The passport that lies beside the file, see ``sidecar``.
@@ -45,10 +54,16 @@ def export(
     arrays = {name: _stored(array) for name, array in {**params, **rest}.items()}
     inside = dataclasses.replace(passport, sha256="")
     metadata = {"format": "pt", "passport": inside.to_json()}
+    content: dict[str, Any] = {}
+    if origin is not None:
+        metadata[RUN] = origin.to_json()
+        content[RUN] = json.loads(metadata[RUN])
     raw = safetensors.numpy.save(torch_names.write(arrays), metadata)
     beside = dataclasses.replace(passport, sha256=hashlib.sha256(raw).hexdigest())
+    content = dataclasses.asdict(beside) | content
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     _write(path, raw)
-    _write(sidecar(path), beside.to_json().encode() + b"\n")
+    _write(sidecar(path), text.encode() + b"\n")
     return beside
 
 
@@ -65,7 +80,7 @@ def stated(path: pathlib.Path, archive: Archive) -> Passport | None:
     """
     beside = sidecar(path)
     texts = [archive.metadata["passport"]] if "passport" in archive.metadata else []
-    texts += [beside.read_bytes().decode(errors="replace")] if beside.is_file() else []
+    texts += [text for text in (_beside(path)[0],) if text]
     passports = [Passport.from_json(text) for text in texts]
     wrong = [p.sha256 for p in passports if p.sha256 not in ("", archive.sha256)]
     if wrong:
@@ -79,6 +94,39 @@ def stated(path: pathlib.Path, archive: Archive) -> Passport | None:
     return same.pop() if same else None
 
 
+def made_by(path: pathlib.Path, archive: Archive) -> Origin | None:
+    """What the run that made a file says, in it or beside it; None where none did.
+
+    Raises:
+        CheckpointError: it says what cannot be, or differs in the two places.
+    """
+    texts = [archive.metadata[RUN]] if RUN in archive.metadata else []
+    texts += [text for text in (_beside(path)[1],) if text]
+    found = [Origin.from_json(text) for text in texts]
+    if any(origin != found[0] for origin in found):
+        raise CheckpointError(
+            f"{sidecar(path).name}: its {RUN} differs from that in the file: export the"
+            " run again"
+        )
+    return found[0] if found else None
+
+
+def _beside(path: pathlib.Path) -> tuple[str, str]:
+    """The texts of the passport and of the origin beside a file; "" for none."""
+    beside = sidecar(path)
+    if not beside.is_file():
+        return "", ""
+    text = beside.read_bytes().decode(errors="replace")
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return text, ""  # refused as a passport
+    if not isinstance(content, dict) or RUN not in content:
+        return text, ""
+    run = json.dumps(content.pop(RUN))
+    return json.dumps(content), run
+
+
 def _stored(array: np.ndarray) -> np.ndarray:
     # Readers of safetensors agree on these two; a narrower float fits in without loss.
     array = np.asarray(array)
@@ -87,5 +135,9 @@ def _stored(array: np.ndarray) -> np.ndarray:
 
 def _write(path: pathlib.Path, raw: bytes) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(raw)
-    os.replace(part, path)
+    try:
+        part.write_bytes(raw)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

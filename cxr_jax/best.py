@@ -1,0 +1,164 @@
+"""The best weights of a run, their digests verified, and what was frozen with them.
+
+Nothing is ever written to a run: it may be training.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from cxr_jax import config as configs
+from cxr_jax import samples, sharding, workdir
+from cxr_jax.checkpoint import Checkpoints, Restored, sha256
+from cxr_jax.errors import ConfigError
+from cxr_jax.models.state import Arrays
+from cxr_jax.step import Trainer
+from cxr_jax.tasks.base import Task
+
+# The part that thresholds and calibration were frozen on.
+FROZEN_ON = "val"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Best:
+    """What a run leaves to those who read films with it.
+
+    Attributes:
+        config: of the run, as plain mappings.
+        task: built from it.
+        params: of the best checkpoint.
+        rest: its batch statistics.
+        step: at which it was taken.
+        weights_sha256: digest of params and rest.
+        size: side in pixels of the films that the run reads.
+        frozen: what was frozen on validation films with these very weights.
+        missing: why there is no calibration; "" where there is one.
+    """
+
+    config: Mapping[str, Any]
+    task: Task
+    params: Arrays
+    rest: Arrays
+    step: int
+    weights_sha256: str
+    size: int
+    frozen: Mapping[str, Any]
+    missing: str
+
+
+def read(source: str | os.PathLike) -> Best:
+    """The best checkpoint of a run.
+
+    Args:
+        source: its workdir, local or remote.
+
+    Raises:
+        ConfigError: no run, one in which nothing was trained, or one that does not say
+            the size of its films.
+        CheckpointError: a damaged checkpoint.
+    """
+    path = epath.Path(source).expanduser()
+    if "://" not in str(path):
+        path = path.resolve()  # Orbax takes absolute paths alone
+    config = workdir.read_json(path / workdir.CONFIG)
+    if config is None:
+        raise ConfigError(
+            f"{source}: give the workdir of a run; it holds {workdir.CONFIG}"
+        )
+    config = configs.plain(config)
+    task = configs.build(config["task"])
+    found = _restore(path, config, task)
+    params, rest = found.state.params, found.state.rest
+    digest = sha256({"params": params, "rest": rest})
+    frozen, missing = _frozen(path, digest)
+    return Best(
+        config=config,
+        task=task,
+        params=params,
+        rest=rest,
+        step=found.step,
+        weights_sha256=digest,
+        size=_size(path),
+        frozen=frozen,
+        missing=missing,
+    )
+
+
+def _restore(path: epath.Path, config: Mapping[str, Any], task: Task) -> Restored:
+    """The best checkpoint, its digests verified."""
+    folder = path / "checkpoints" / "best"
+    # One device, whatever the run had: the files of a step do not care.
+    trainer = Trainer(
+        task=task,
+        mesh=sharding.make_mesh(jax.local_devices()[:1]),
+        phases=config["phases"],
+        plateau=config["plateau"],
+        augment=lambda batch, seed: batch,
+        seed=config["seed"],
+        batch_size=config["train"]["batch_size"],
+        steps_per_epoch=1,
+        accumulate=config["train"]["accumulate"],
+        mode=config["checkpoint"]["mode"],
+    )
+    found = None
+    if folder.exists():
+        with _quiet(), _opened(folder) as steps:
+            found = steps.restore(lambda meta: trainer.abstract(meta["phase"]))
+    if found is None:
+        raise ConfigError(
+            f"{path} holds no best checkpoint; train first (--mode=train)"
+        )
+    return found
+
+
+def _opened(folder: epath.Path) -> contextlib.closing[Checkpoints]:
+    return contextlib.closing(Checkpoints(folder, keep=1, read_only=True))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax warns that a folder which it is told to read only is read only."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _size(path: epath.Path) -> int:
+    """Side of the films that a run reads, in pixels."""
+    passport = workdir.read_json(path / workdir.SPLIT) or {}
+    if "image_size" in passport:
+        return int(passport["image_size"])
+    # Runs from before the passport had it keep some of their films.
+    for part in (FROZEN_ON, "test", "train"):
+        shown = samples.read_samples(path / "evaluation" / part)
+        if shown is not None:
+            return shown.films.shape[1]
+    raise ConfigError(
+        f"{path}: {workdir.SPLIT} does not say the size of the run's films (image_size);"
+        " evaluate it again (--mode=evaluate)"
+    )
+
+
+def _frozen(path: epath.Path, digest: str) -> tuple[dict[str, Any], str]:
+    """What was frozen, if it belongs to these weights; else why there is nothing."""
+    result = workdir.read_json(path / "evaluation" / FROZEN_ON / "result.json")
+    if result is None:
+        return {}, "the run was not evaluated (--mode=evaluate)"
+    if result.get("weights_sha256") != digest:
+        return (
+            {},
+            f"evaluation/{FROZEN_ON} belongs to other weights (--mode=evaluate)",
+        )
+    frozen = result.get("frozen") or {}
+    calibrated = bool(frozen.get("platt"))
+    return frozen, "" if calibrated else "its evaluation froze no calibration"
