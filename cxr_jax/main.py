@@ -4,6 +4,7 @@
         [--mode=train|evaluate|report|summary] [--data_dir=DATA] [--config.KEY=VALUE …]
     python -m cxr_jax.main --mode=predict --workdir=RUN|WEIGHTS --inputs FILM … --output=DIR
         [--prevalence=CLASS=SHARE,…] [--overlays]
+    python -m cxr_jax.main --config=… [--workdir=RUN] --mode=report [--runs=WORKDIR,…]
     python -m cxr_jax.main --mode=export --workdir=RUN --output=FILE.safetensors
 
 Exit codes: 0 done; 1 failed, or a film was rejected; 2 the user's input is wrong (one line on stderr); 75 stopped
@@ -86,9 +87,12 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output", help="folder of predict; file of export")
     parser.add_argument("--prevalence", help="of another site: CLASS=SHARE,…")
     parser.add_argument("--overlays", action="store_true", help="draw the maps")
+    parser.add_argument("--runs", help="beside the report's: WORKDIR,…")
     own = [a for a in argv if not a.startswith("--config.")]
     overrides = [a.removeprefix("--config.") for a in argv if a.startswith("--config.")]
     arguments = parser.parse_args(own)
+    if arguments.runs is not None and arguments.mode != "report":
+        parser.error("--runs is of --mode=report")
     if arguments.mode == "predict":
         needed = ("workdir", "inputs", "output")
     elif arguments.mode == "export":
@@ -124,7 +128,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         print(assembly.summary(config))
         return DONE
     if arguments.mode == "report":
-        print(report.write_report(workdir))
+        runs = [] if arguments.runs is None else arguments.runs.split(",")
+        print(report.table_1(workdir, runs))
+        print(f"report: {report.write_report(workdir, runs)}")
         return DONE
     sharding.initialize_from_env()
     stopper = Stopper()

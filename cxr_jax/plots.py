@@ -109,6 +109,16 @@ def blend(film: np.ndarray, heat: np.ndarray, *, limit: float) -> np.ndarray:
     return np.rint(mixed).astype(np.uint8)
 
 
+def scale(steps: int) -> np.ndarray:
+    """The colours of ``blend`` from 0 to its limit, over mid-gray.
+
+    Returns:
+        uint8 ``[steps, 3]``.
+    """
+    shares = np.linspace(0, 1, steps, dtype=np.float32)[None]
+    return blend(np.full(shares.shape, 128, np.uint8), shares, limit=1.0)[0]
+
+
 def _show(axes: Axes, image: np.ndarray, title: str, aspect: float) -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=aspect)
     axes.set_title(title, fontsize=7.5, color=INK)
@@ -122,9 +132,8 @@ def _draw_scale(axes: Axes, limit: float, unit: str) -> None:
         bar.set_axis_off()
         bar.text(0, 0.5, "no map above 0", fontsize=7, rotation=90, va="center")
         return
-    steps = np.linspace(limit, 0, 128, dtype=np.float32)[:, None].repeat(2, axis=1)
-    gray = np.full(steps.shape, 128, np.uint8)
-    bar.imshow(blend(gray, steps, limit=limit), aspect="auto", extent=(0, 1, 0, limit))
+    colors = scale(128)[::-1, None]
+    bar.imshow(colors, aspect="auto", extent=(0, 1, 0, limit))
     bar.set_xticks([])
     bar.yaxis.tick_right()
     bar.yaxis.set_label_position("right")

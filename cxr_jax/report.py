@@ -3,12 +3,14 @@
 Only files of the workdir are read, so a report can be made again anywhere.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from cxr_jax.errors import ConfigError
 from cxr_jax.pages import (
     adjudicated,
     comparison,
@@ -33,32 +35,61 @@ LIMITS = (
 )
 
 
-def write_report(workdir: epath.PathLike) -> epath.Path:
+def write_report(
+    workdir: epath.PathLike, runs: Sequence[epath.PathLike] = ()
+) -> epath.Path:
     """Writes the page of a run; for process 0 alone.
 
     Args:
         workdir: see ``pages.evidence.read_evidence``.
+        runs: further workdirs, whose figures stand beside those of the run.
 
     Returns:
         ``WORKDIR/report/index.html``.
 
     Raises:
+        ConfigError: a further workdir that is not there.
         DataError: nothing was evaluated yet, or a file is not JSON.
     """
-    workdir = epath.Path(workdir)
-    text = render(read_evidence(workdir))
-    target = workdir / "report" / "index.html"
+    text = render(*_read(workdir, runs))
+    target = epath.Path(workdir) / "report" / "index.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, text)
     return target
 
 
-def render(evidence: Evidence) -> str:
+def table_1(workdir: epath.PathLike, runs: Sequence[epath.PathLike] = ()) -> str:
+    """The table of the page that sets runs beside published figures, as plain text.
+
+    Takes and raises what ``write_report`` does.
+    """
+    return published.text(*_read(workdir, runs))
+
+
+def _read(workdir: epath.PathLike, runs: Sequence[epath.PathLike]) -> list[Evidence]:
+    """What lies in each workdir, once, under names that tell them apart."""
+    for run in runs:
+        if not str(run) or not epath.Path(run).is_dir():
+            raise ConfigError(f"--runs: {str(run)!r} is not a folder; give workdirs")
+    paths = [epath.Path(path).resolve() for path in (workdir, *runs)]
+    paths = list(dict.fromkeys(paths))
+    longest = max(len(path.parts) for path in paths)
+    for depth in range(1, longest + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return [
+        dataclasses.replace(read_evidence(path), name=name)
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def render(evidence: Evidence, *others: Evidence) -> str:
     """The page as text: the result first, then what it rests on."""
     parts = (
         _header(evidence),
         _auroc(evidence),
-        published.section(evidence),
+        published.section(evidence, *others),
         comparison.section(evidence),
         adjudicated.section(evidence),
         _precision(evidence),

@@ -17,8 +17,21 @@ SAME = {
 }
 
 
-def evidence(columns, *, dataset="chestxray14/224px/1.0.0", sha=SHA, scheme="listed"):
+def evidence(
+    columns,
+    *,
+    dataset="chestxray14/224px/1.0.0",
+    sha=SHA,
+    scheme="listed",
+    name="a",
+    plus=0.0,
+    ceilings=None,
+    parts=("test",),
+    notes=(),
+    mean=("Mass", "Hernia"),
+):
     def value(v):
+        v += plus
         return {"value": v, "low": v - 0.01, "high": v + 0.01}
 
     auroc = {
@@ -26,16 +39,19 @@ def evidence(columns, *, dataset="chestxray14/224px/1.0.0", sha=SHA, scheme="lis
             "Mass": value(0.87) | {"positives": 40},
             "Hernia": value(0.9) | {"positives": 7},
         },
-        "mean": value(0.885) | {"classes": ["Mass", "Hernia"]},
+        "mean": value(0.885) | {"classes": [*mean]},
     }
-    main = {"dataset": dataset, "split": "test", "split_sha256": sha}
+    main = {"dataset": dataset, "split_sha256": sha, "n": 100, "notes": [*notes]}
+    metrics = {"auroc": auroc} | ({"auroc@truth": auroc} if ceilings else {})
+    main |= {"metrics": metrics}
     return Evidence(
-        config={"report": {"published": columns}},
+        config={"report": {"published": columns, "ceilings": ceilings}},
         passport={"scheme": scheme},
         lines=(),
-        results={"test": main | {"metrics": {"auroc": auroc}}},
+        results={part: main | {"split": part} for part in parts},
         curves={},
         samples=None,
+        name=name,
     )
 
 
@@ -54,7 +70,7 @@ def column(**more):
 def test_a_difference_is_taken_on_the_same_films_and_labels():
     table = cells(published.section(evidence([column(**SAME)])))
     assert table["Class"][1:] == [
-        "Ours\nlisted, test",
+        "Ours: a\nchestxray14/224px/1.0.0\nlisted, test\n100 films",
         "Paper\ntheir own",
         "Difference\nto Paper",
     ]
@@ -82,7 +98,8 @@ def test_no_difference_is_taken_otherwise(change):
 def test_every_split_has_a_column_of_its_own():
     other = evidence((), sha="cd" * 32, scheme="drawn")
     table = cells(published.section(evidence([column(**SAME)]), other))
-    assert table["Class"][1:3] == ["Ours\nlisted, test", "Ours\ndrawn, test"]
+    heads = [head.split("\n")[2] for head in table["Class"][1:3]]
+    assert heads == ["listed, test", "drawn, test"]
     assert sum("Difference" in head for head in table["Class"]) == 1
 
 
@@ -111,8 +128,109 @@ def test_phantoms_share_no_table_with_published_figures():
     text = published.section(run)
     assert "not comparable" in text and "0.870" not in text
     assert cells(text)["Class"] == ["Class", "Paper\ntheir own"]
-    beside = published.section(run, evidence(()))
-    assert "phantom" not in beside and cells(beside)["Class"][1] == "Ours\nlisted, test"
+    shown = cells(published.section(run, evidence(())))
+    assert "phantom" not in str(shown) and "listed, test" in shown["Class"][1]
+
+
+PHANTOM = {
+    "dataset": "phantom_chest/tiny/1.1.0",
+    "ceilings": {"Mass": 0.99, "Hernia": 0.98},
+}
+LEAKING = {
+    "scheme": "image_level",
+    "sha": "cd" * 32,
+    "name": "b",
+    "plus": 0.05,
+    "notes": ["Leakage into test: 90 of 100 films."],
+}
+
+
+def test_phantom_runs_stand_beside_each_other_and_the_leak_is_named():
+    runs = evidence([column(**SAME)], **PHANTOM), evidence((), **PHANTOM, **LEAKING)
+    page = published.section(*runs)
+    table = cells(page)
+    assert [head.split("\n")[0] for head in table["Class"]] == [
+        "Class",
+        "Ours: a",
+        "Ours: b",
+        "Ceiling",
+    ]
+    assert table["Class"][2].split("\n")[1:3] == [
+        "phantom_chest/tiny/1.1.0",
+        "image_level, test",
+    ]
+    assert table["Mass"][1:] == [
+        "0.870 [0.860, 0.880]",
+        "0.920 [0.910, 0.930]",
+        "0.990",
+    ]
+    for words in (
+        "image_level divides films, not patients, and leaks",
+        "Leakage into test: 90 of 100 films.",
+        "not subtracted",
+    ):
+        assert words in page and words in " ".join(published.text(*runs).split())
+    assert "Paper" not in published.text(*runs)  # real figures, real films
+    assert "Paper" in cells(page, 2)["Class"][1] and len(cells(page, 2)["Class"]) == 2
+
+
+def test_runs_on_the_same_films_are_subtracted_and_on_others_not():
+    main = evidence((), **PHANTOM)
+    page = published.section(main, evidence((), **PHANTOM, name="b", plus=0.05))
+    assert cells(page)["Class"][3] == "Difference\nb\nto a\nlisted, test"
+    assert cells(page)["Mass"][3] == "+0.0500"
+    assert "--compare" in page and "image_level" not in page
+    for other in (
+        {"sha": "cd" * 32},
+        {"dataset": "phantom_chest/small/1.1.0"},
+    ):
+        page = published.section(main, evidence((), **PHANTOM | {"name": "b"} | other))
+        assert "Difference" not in page and "not subtracted" in page
+
+
+def test_a_further_part_has_a_column_under_its_own_scheme():
+    parts = ("test", "val", "official/test")
+    run = evidence([column(**SAME | {"split_sha256": "cd" * 32})], parts=parts)
+    table = cells(published.section(run))
+    heads = [head.split("\n")[2] for head in table["Class"][1:3]]
+    assert heads == ["listed, test", "official, test"]
+    assert "Difference" not in "".join(table["Class"])  # of a run to itself
+
+
+def test_means_are_of_one_list_or_marked():
+    runs = evidence((), **PHANTOM), evidence((), **PHANTOM, name="b", mean=["Mass"])
+    page = published.section(*runs)
+    row = cells(page)["Mean of the list"]
+    assert row[1] == "0.885 [0.875, 0.895]" and row[2] == "0.885\u00a0‡"
+    assert "‡ Mean over the classes of the first column" in page
+
+
+def test_phantom_runs_beside_a_real_one_keep_to_their_own_table():
+    runs = evidence([column(**SAME)]), evidence((), **PHANTOM, name="b")
+    page = published.section(*runs)
+    with_paper = [
+        str(cells(page, k))
+        for k in range(page.count("<table>"))
+        if "Paper" in str(cells(page, k))
+    ]
+    assert with_paper and not any("phantom" in table for table in with_paper)
+    assert "phantom_chest/tiny/1.1.0" in str(cells(page, 2))
+    real, computed = published.text(*runs).split("\n\n")[1:]
+    assert "Paper" in real and "phantom" not in real
+    assert "phantom" in computed and "Paper" not in computed
+
+
+def test_the_plain_table_lines_up():
+    lines = published.text(evidence([column(missing="its films")])).splitlines()
+    assert lines[0] == "Table 1. Research use only. Not for diagnostic use."
+    rule = next(line for line in lines if line.startswith("---"))
+    row = next(line for line in lines if line.startswith("Mass"))
+    assert len(row) == len(rule)
+    assert row.split() == ["Mass", "0.870", "[0.860,", "0.880]", "0.8618"]
+    assert "Paper: † its films" in lines
+    phantom = published.text(evidence([column()], **PHANTOM))
+    (row,) = [line for line in phantom.splitlines() if line.startswith("Mass")]
+    assert row.split()[-1] == "0.990" and "Ceiling" in phantom
 
 
 def test_without_published_figures_there_is_no_section():

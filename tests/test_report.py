@@ -3,13 +3,17 @@
 import dataclasses
 import html.parser
 import json
+import logging
+import pathlib
 import re
+import shutil
+import sys
 
 import numpy as np
 import pytest
 
-from cxr_jax import evaluate, report, samples
-from cxr_jax.errors import DataError
+from cxr_jax import evaluate, main, report, samples
+from cxr_jax.errors import ConfigError, DataError
 from cxr_jax.predictions import Predictions
 
 CLASSES = ("Mass", "Nodule", "Pleural_Thickening", "Hernia")
@@ -201,7 +205,7 @@ def test_the_words_that_stand_on_every_output(phantom, real):
         assert "Research use only. Not for diagnostic use." in page.text
         assert "no prior films, no lateral view, no history" in page.text
         assert "influence" in page.text and "not the extent" in page.text
-        assert "uncalibrated" in page.text
+        assert "Scores are as the model gives them" in page.text
     assert "Reference: labels mined from reports, not disease." in real[0].text
     assert "simulated labels" in phantom[2].text
 
@@ -220,7 +224,10 @@ def test_phantom_figures_never_share_a_table_with_published_ones(phantom):
 def test_published_columns_stand_beside_real_films_with_their_split(real):
     page, result = real
     table = page.table("Class", "Paper <i>v1</i>\nrandom 70/10/20")
-    assert "Ours\npatient_disjoint, test" in table["Class"]
+    assert (
+        "Ours: run\nchestxray14/256px\npatient_disjoint, test\n240 films"
+        in (table["Class"])
+    )
     assert "0.8618" in table["Mass"]
     block = result["metrics"]["auroc"]["per_class"]["Mass"]
     want = f"{block['value']:.3f} [{block['low']:.3f}, {block['high']:.3f}]"
@@ -261,6 +268,79 @@ def test_the_gallery_shows_failures(phantom):
     for kind in (samples.HIT, samples.MISS, samples.ALARM):
         assert text.count(kind + ":") == 2
     assert "rank 1 of 240" in text
+
+
+def test_runs_stand_beside_each_other_under_names_that_tell_them_apart(
+    phantom, tmp_path
+):
+    workdir = phantom[0]
+    other = tmp_path / "run"
+    shutil.copytree(workdir, other)
+    page = Page(report.write_report(other, [workdir, other]).read_text())
+    heads = page.table("Class", "Ours: ")["Class"]
+    ours = [head.split("\n")[0] for head in heads if head.startswith("Ours")]
+    assert ours == [f"Ours: {p.parent.name}/run" for p in (other, workdir)]
+    assert "Runs on computed films, side by side" in page.headings
+    text = report.table_1(other, [workdir])
+    assert all(name.removeprefix("Ours: ") in text for name in ours)
+    assert "Paper" not in text
+
+
+@pytest.mark.parametrize("name", ["", "missing", "run,"])
+def test_a_run_that_is_not_there_is_refused(phantom, tmp_path, name):
+    with pytest.raises(ConfigError, match="is not a folder; give workdirs"):
+        report.write_report(phantom[0], [tmp_path, tmp_path / name if name else ""])
+    with pytest.raises(DataError, match=f"{tmp_path} holds no evaluation"):
+        report.table_1(phantom[0], [tmp_path])
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """``--mode=report`` in this process, which keeps its hooks, loggers and variables."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(main, "_prepare_jax", lambda deterministic: None)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    for name in ("absl", "asyncio", "cxr_jax"):
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "setLevel", lambda level: None)
+    config = pathlib.Path(main.__file__).parents[1] / "configs" / "chexnet.py"
+
+    def run(*argv):
+        argv = (f"--config={config}:phantom", *argv)
+        return main.main([str(word) for word in argv]), *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_prints_table_1_and_sets_runs_beside_each_other(
+    command, phantom, tmp_path
+):
+    runs = [tmp_path / name for name in ("a", "b")]
+    for run in runs:
+        shutil.copytree(phantom[0], run)
+    flags = (f"--workdir={runs[0]}", "--mode=report")
+    code, out, _ = command(*flags)
+    *table, last = out.splitlines()
+    assert code == 0 and last == f"report: {runs[0].resolve()}/report/index.html"
+    assert table[0].startswith("Table 1") and "Ceiling" in out and "Paper" not in out
+    assert any(line.startswith("Pleural Thickening  ") for line in table)
+    code, out, _ = command(*flags, f"--runs={runs[1]}")
+    assert code == 0 and "Ours: a" in out and "Ours: b" in out
+    assert "Ours: b" in (runs[0] / "report" / "index.html").read_text()
+
+
+def test_a_command_with_wrong_runs_ends_in_one_line(command, phantom, tmp_path):
+    (tmp_path / "empty").mkdir()
+    flags = (f"--workdir={phantom[0]}", "--mode=report")
+    for argv, words in (
+        ((*flags, f"--runs={tmp_path / 'none'}"), "is not a folder; give workdirs"),
+        ((*flags, "--runs="), "--runs: '' is not a folder"),
+        ((*flags, f"--runs={tmp_path / 'empty'}"), "run --mode=evaluate first"),
+        ((flags[0], "--runs=a"), "--runs is of --mode=report"),
+    ):
+        code, out, err = command(*argv)
+        assert code == 2 and out == ""
+        assert err.startswith("error: ") and err.count("\n") == 1 and words in err
 
 
 def test_a_run_without_results_or_with_broken_ones_is_refused(tmp_path):

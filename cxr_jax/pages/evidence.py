@@ -26,6 +26,7 @@ class Evidence:
         results: part → ``result.json``, the headline's part first.
         curves: class → ROC points, of the headline's part.
         samples: films of the headline's part, or None.
+        name: of the run, among those that stand beside it.
     """
 
     config: Mapping[str, Any]
@@ -34,6 +35,7 @@ class Evidence:
     results: Mapping[str, Mapping[str, Any]]
     curves: Mapping[str, Mapping[str, Sequence[float]]]
     samples: Samples | None
+    name: str = ""
 
     @property
     def main(self) -> Mapping[str, Any]:
@@ -93,6 +95,7 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         results={name: found[name] for name in order},
         curves=_read_json(folder / order[0] / "curves.json").get("roc", {}),
         samples=read_samples(folder / order[0]),
+        name=workdir.name,
     )
 
 

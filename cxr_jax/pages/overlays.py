@@ -2,11 +2,11 @@
 
 import io
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from cxr_jax import plots
 from cxr_jax.predictions import RESEARCH_USE
 
 
@@ -31,18 +31,10 @@ def film_with_map(
         PNG.
     """
     gray = Image.fromarray(film).resize((side, side), Image.Resampling.BICUBIC)
-    plain = np.asarray(gray.convert("RGB"), dtype=np.float32) / 255
-    large = Image.fromarray(heat.astype(np.float32)).resize(
-        (side, side), Image.Resampling.BILINEAR
-    )
-    share = np.clip(np.asarray(large) / limit, 0, 1)
-    color = matplotlib.colormaps["inferno"](share)[..., :3].astype(np.float32)
-    opacity = 0.65 * np.sqrt(share)[..., None]
-    mixed = plain * (1 - opacity) + color * opacity
+    mixed = plots.blend(np.asarray(gray), heat, limit=limit)
     strip = 15
     page = Image.new("RGB", (2 * side + 4, side + strip), "white")
-    for k, panel in enumerate((plain, mixed)):
-        part = Image.fromarray((panel * 255).round().astype(np.uint8))
+    for k, part in enumerate((gray.convert("RGB"), Image.fromarray(mixed))):
         pen = ImageDraw.Draw(part)
         for box in boxes[np.isfinite(boxes).all(axis=1)]:
             pen.rectangle([float(v) * (side - 1) for v in box], outline="#4fd1c5")
@@ -59,10 +51,7 @@ def film_with_map(
 
 def color_bar(*, width: int = 160, height: int = 10) -> bytes:
     """The scale of ``film_with_map``, from 0 to its limit, over mid-gray; PNG."""
-    share = np.linspace(0, 1, width, dtype=np.float32)[None].repeat(height, axis=0)
-    opacity = 0.65 * np.sqrt(share)[..., None]
-    color = matplotlib.colormaps["inferno"](share)[..., :3]
-    mixed = 0.5 * (1 - opacity) + color * opacity
+    colors = np.broadcast_to(plots.scale(width), (height, width, 3))
     out = io.BytesIO()
-    Image.fromarray((mixed * 255).round().astype(np.uint8)).save(out, "PNG")
+    Image.fromarray(colors).save(out, "PNG")
     return out.getvalue()

@@ -7,15 +7,17 @@ same; what nobody can measure again, because its data was never published, is ma
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr_jax.pages import html, tables
+from cxr_jax.pages import columns, html, tables
+from cxr_jax.pages.columns import Grid, Part
 from cxr_jax.pages.evidence import Evidence
+from cxr_jax.predictions import RESEARCH_USE
 
 Column = tuple[str, Mapping[str, str]]
 MARK = "\u00a0†"
 
 
 def section(evidence: Evidence, *others: Evidence) -> str:
-    """The published columns of a config, and what each rests on.
+    """The published columns of a config and what each rests on, and runs side by side.
 
     An entry of ``report.published`` has ``name``, ``split`` and ``values`` (class →
     AUROC); where known also ``source``; ``missing``, what nobody has that its films would
@@ -24,27 +26,77 @@ def section(evidence: Evidence, *others: Evidence) -> str:
     (class → films), without which no difference is taken.
 
     Args:
-        evidence: of a run.
+        evidence: of the run that the page is about; its published columns are shown.
         *others: of further runs, such as those on other splits.
 
     Returns:
-        HTML; nothing where the config names no published figures.
+        HTML; nothing where there is nothing to set beside each other.
     """
-    columns = evidence.published
-    if not columns:
-        return ""
-    # Figures of computed films share no column, and no table, with published ones.
-    runs = [run for run in (evidence, *others) if not run.phantom]
-    if not runs:
-        return html.section(
-            "Published, ChestX-ray14, not comparable",
-            html.paragraph(
-                "Real films, other labels, other splits: these figures say what the"
-                " papers report, not how this run compares with them."
-            ),
-            _table(columns, []),
-            _basis(columns, []),
+    real, computed = _divided(evidence, *others)
+    found = evidence.published
+    shown = []
+    if found and real:
+        shown.append(_beside(found, real))
+    elif found:
+        shown.append(_not_comparable(found))
+    elif real and (len(real) > 1 or evidence.phantom):
+        shown.append(_side_by_side("Runs side by side", [_grid((), real)], real))
+    # What the AUROC table of the page has already is not shown again.
+    if computed and (len(computed) > 1 or not evidence.phantom):
+        grids = [
+            columns.phantom_grid(computed, metric)
+            for metric in columns.metrics_of(computed)
+        ]
+        runs = _side_by_side("Runs on computed films, side by side", grids, computed)
+        shown.insert(0 if evidence.phantom else len(shown), runs)
+    return "\n".join(shown)
+
+
+def text(evidence: Evidence, *others: Evidence) -> str:
+    """Table 1 for a terminal: ours beside the published columns.
+
+    Runs on computed films stand in a table of their own, beside their ceilings alone.
+    """
+    real, computed = _divided(evidence, *others)
+    found, shown = evidence.published, []
+    if real:
+        basis = [
+            f"{row[0]}: {row[3]}" for row in _rows(found, real) if row[3][:1] == "†"
+        ]
+        shown.append([_grid(found, real, brief=True), *basis, *columns.remarks(real)])
+    if computed:
+        grid = columns.phantom_grid(computed, columns.metrics_of(computed)[0])
+        shown.insert(
+            0 if evidence.phantom else len(shown), [grid, *columns.remarks(computed)]
         )
+    blocks = [
+        "\n".join(
+            [grid.text(), *(line for text in said for line in columns.wrap(text))]
+        )
+        for grid, *said in shown
+    ]
+    return "\n\n".join([f"Table 1. {RESEARCH_USE}", *blocks])
+
+
+def _divided(*runs: Evidence) -> tuple[list[Part], list[Part]]:
+    """Figures of computed films share no column, and no table, with real ones."""
+    parts = columns.parts_of(runs)
+    return [p for p in parts if not p.phantom], [p for p in parts if p.phantom]
+
+
+def _not_comparable(found: Sequence[Mapping[str, Any]]) -> str:
+    return html.section(
+        "Published, ChestX-ray14, not comparable",
+        html.paragraph(
+            "Real films, other labels, other splits: these figures say what the"
+            " papers report, not how this run compares with them."
+        ),
+        _grid(found, []).page(),
+        _basis(found, []),
+    )
+
+
+def _beside(found: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> str:
     return html.section(
         "Beside published figures",
         html.paragraph(
@@ -53,18 +105,23 @@ def section(evidence: Evidence, *others: Evidence) -> str:
             " from each other: there is a difference only where films and labels are"
             " the same."
         ),
-        _table(columns, runs),
-        _basis(columns, runs),
+        _grid(found, parts).page(),
+        *map(html.paragraph, columns.remarks(parts)),
+        _basis(found, parts),
     )
 
 
-def same_films(column: Mapping[str, Any], run: Evidence) -> bool:
-    """Whether a published column was measured on the films and labels of this run.
+def _side_by_side(title: str, grids: Sequence[Grid], parts: Sequence[Part]) -> str:
+    words = map(html.paragraph, columns.remarks(parts))
+    return html.section(title, *(grid.page() for grid in grids), *words)
+
+
+def same_films(column: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Whether a published column was measured on the films and labels of a result.
 
     Needs what the column says about itself: its data set, the digest of its test films,
     and the films that each class labels positive.
     """
-    result = run.main
     found = result["metrics"]["auroc"]["per_class"]
     counts = column.get("positives") or {}
     return (
@@ -78,44 +135,30 @@ def same_films(column: Mapping[str, Any], run: Evidence) -> bool:
     )
 
 
-def _table(columns: Sequence[Mapping[str, Any]], runs: Sequence[Evidence]) -> str:
-    blocks = [run.main["metrics"]["auroc"] for run in runs]
-    names = dict.fromkeys(n for block in blocks for n in block["per_class"])
-    names |= dict.fromkeys(n for column in columns for n in column["values"])
-    listed = blocks[0]["mean"]["classes"] if blocks else list(names)
-    shown: list[Column] = [
-        (_our_head(run), _ours(block)) for run, block in zip(runs, blocks, strict=True)
-    ]
-    for column in columns:
+def _grid(
+    found: Sequence[Mapping[str, Any]], parts: Sequence[Part], *, brief: bool = False
+) -> Grid:
+    names = columns.names_of(parts, "auroc")
+    names = list(dict.fromkeys([*names, *(n for c in found for n in c["values"])]))
+    listed = columns.list_of(parts, "auroc") if parts else names
+    shown = columns.beside(parts, "auroc", listed) if parts else []
+    for column in found:
         shown.append(_published(column, listed))
-        shown += [
-            (f"Difference\nto {column['name']}", _differences(column, block, listed))
-            for run, block in zip(runs, blocks, strict=True)
-            if same_films(column, run)
-        ]
-    rows = [
-        [tables.words(name), *(cells.get(name, "–") for _, cells in shown)]
-        for name in names
-    ]
-    mean = tables.MEAN if blocks else "Mean"
-    rows.append([mean, *(cells.get(tables.MEAN, "–") for _, cells in shown)])
-    caption = (
-        f"Published means are of the same {len(listed)} classes as ours."
-        if blocks
-        else ""
-    )
-    heads = ["Class", *(head for head, _ in shown)]
-    return html.table(heads, rows, caption=caption, total=True)
-
-
-def _our_head(run: Evidence) -> str:
-    who = "Scored" if run.main.get("scored") else "Ours"
-    return f"{who}\n{run.passport.get('scheme', 'split unknown')}, {run.main['split']}"
-
-
-def _ours(block: Mapping[str, Any]) -> dict[str, str]:
-    cells = {n: tables.interval(value) for n, value in block["per_class"].items()}
-    return cells | {tables.MEAN: tables.interval(block["mean"])}
+        for part in parts:
+            if same_films(column, part.result):
+                whose = f"{part.run.name}\n" if len(parts) > 1 else ""
+                cells = columns.differences(
+                    part.values("auroc"), column["values"], listed
+                )
+                shown.append((f"Difference\n{whose}to {column['name']}", cells))
+    caption = "AUROC, 95% intervals in brackets. " if brief else ""
+    if parts and found:
+        caption += (
+            f"Published means are of the same {len(listed)} classes as those of the"
+            " first column."
+        )
+    mean = tables.MEAN if parts else "Mean"
+    return columns.grid(names, shown, mean=mean, caption=caption.strip())
 
 
 def _published(column: Mapping[str, Any], listed: Sequence[str]) -> Column:
@@ -127,42 +170,23 @@ def _published(column: Mapping[str, Any], listed: Sequence[str]) -> Column:
         name: tables.number(value, digits) + (MARK if name in rows else "")
         for name, value in values.items()
     }
-    known = [values.get(name) for name in listed]
-    mean = None if not known or None in known else sum(known) / len(known)
+    mean = columns.mean_of(values, listed)
     mark = MARK if isinstance(missing, str) else ""
     head = f"{column['name']}{mark}\n{column.get('split', 'split unknown')}"
     return head, cells | {tables.MEAN: tables.number(mean, digits)}
 
 
-def _differences(
-    column: Mapping[str, Any], block: Mapping[str, Any], listed: Sequence[str]
-) -> dict[str, str]:
-    values = column["values"]
-    ours = {n: value["value"] for n, value in block["per_class"].items()}
-    both = {n: ours[n] - v for n, v in values.items() if ours.get(n) is not None}
-    cells = {name: _signed(value) for name, value in both.items()}
-    known = [both.get(name) for name in listed]
-    if known and None not in known:
-        cells[tables.MEAN] = _signed(sum(known) / len(known))
-    return cells
-
-
-def _signed(value: float) -> str:
-    text = f"{value:+.4f}".replace("-", "−")
-    return text if float(text[1:]) else text[1:]
-
-
-def _basis(columns: Sequence[Mapping[str, Any]], runs: Sequence[Evidence]) -> str:
+def _rows(found: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> list[list[str]]:
     """What each published column rests on, and why it is not subtracted."""
     rows = []
-    for column in columns:
+    for column in found:
         missing = column.get("missing") or {}
         if isinstance(missing, Mapping):
             words = [f"{tables.words(n)}: {why}" for n, why in missing.items()]
             needs = "; ".join(words)
         else:
             needs = missing
-        if runs and any(same_films(column, run) for run in runs):
+        if any(same_films(column, part.result) for part in parts):
             same = "yes: difference shown"
         elif column.get("split_sha256"):
             same = "no"
@@ -177,6 +201,10 @@ def _basis(columns: Sequence[Mapping[str, Any]], runs: Sequence[Evidence]) -> st
                 column.get("source", ""),
             ]
         )
+    return rows
+
+
+def _basis(found: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> str:
     heads = ["Published", "Split", "Films and labels\nas ours"]
     heads += ["Cannot be measured again without", "Source"]
-    return html.table(heads, rows, text=(1, 2, 3, 4))
+    return html.table(heads, _rows(found, parts), text=(1, 2, 3, 4))

@@ -1,0 +1,279 @@
+"""Runs side by side: a column per run and evaluated part, each headed with its split.
+
+Figures of different splits or data are shown beside each other, never subtracted.
+"""
+
+import dataclasses
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_jax.data.splits import LEAKING
+from cxr_jax.pages import html, tables
+from cxr_jax.pages.evidence import Evidence
+
+OTHER_LIST = "\u00a0‡"
+HEAD_WIDTH = 24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """An evaluated part of a run.
+
+    Attributes:
+        run: that it is of.
+        result: content of its ``result.json``.
+    """
+
+    run: Evidence
+    result: Mapping[str, Any]
+
+    @property
+    def phantom(self) -> bool:
+        """Whether its films are computed."""
+        return self.result["dataset"].startswith("phantom")
+
+    @property
+    def scheme(self) -> str:
+        """By which the films were divided: the part's own, or else that of the run."""
+        named = self.result["split"].rpartition("/")[0]
+        return named or self.run.passport.get("scheme", "split unknown")
+
+    @property
+    def name(self) -> str:
+        """Who made the figures."""
+        who = "Scored" if self.result.get("scored") else "Ours"
+        return f"{who}: {self.run.name}" if self.run.name else who
+
+    @property
+    def split(self) -> str:
+        """Scheme and part, as ``patient_disjoint, test``."""
+        return f"{self.scheme}, {self.result['split'].rpartition('/')[2]}"
+
+    @property
+    def head(self) -> str:
+        """Of its column: run, dataset, scheme and part, number of films."""
+        films = f"{self.result['n']:,} films"
+        return "\n".join([self.name, self.result["dataset"], self.split, films])
+
+    def values(self, metric: str) -> dict[str, float | None]:
+        """Class → figure."""
+        found = self.result["metrics"][metric]["per_class"]
+        return {name: block["value"] for name, block in found.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table for a page or a terminal.
+
+    Attributes:
+        heads: line breaks are kept; the first is of the column of names.
+        rows: cells, as many as heads; the last row is of means.
+        caption: stands above.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    def page(self) -> str:
+        """HTML."""
+        return html.table(self.heads, self.rows, caption=self.caption, total=True)
+
+    def text(self) -> str:
+        """Plain text, in columns as wide as their cells."""
+        lines = [
+            [piece for line in head.split("\n") for piece in wrap(line, HEAD_WIDTH)]
+            for head in self.heads
+        ]
+        deep = max(map(len, lines))
+        columns = [[""] * (deep - len(head)) + head for head in lines]
+        top = [list(row) for row in zip(*columns, strict=True)]
+        *body, last = [list(row) for row in self.rows]
+        widths = [max(map(len, c)) for c in zip(*top, *body, last, strict=True)]
+        rule = ["-" * width for width in widths]
+        shown = [_line(row, widths) for row in (*top, rule, *body, rule, last)]
+        return "\n".join([*wrap(self.caption), *shown])
+
+
+def parts_of(runs: Sequence[Evidence]) -> list[Part]:
+    """The part that each run is about, and its parts of other schemes."""
+    return [
+        Part(run=run, result=result)
+        for run in runs
+        for result in run.results.values()
+        if result is run.main or "/" in result["split"]
+    ]
+
+
+def metrics_of(parts: Sequence[Part]) -> list[str]:
+    """What all have: AUROC against the true state, where it is known, and the labels."""
+    names = ("auroc@truth", "auroc")
+    return [n for n in names if all(n in part.result["metrics"] for part in parts)]
+
+
+def ours(part: Part, metric: str, listed: Sequence[str]) -> dict[str, str]:
+    """Cells of a part, with intervals; the mean is of the listed classes.
+
+    Where a run's own mean is of other classes, the mean is computed, has no interval and
+    is marked.
+    """
+    block = part.result["metrics"][metric]
+    cells = {n: tables.interval(value) for n, value in block["per_class"].items()}
+    if set(block["mean"]["classes"]) == set(listed):
+        return cells | {tables.MEAN: tables.interval(block["mean"])}
+    mean = mean_of(part.values(metric), listed)
+    mark = "" if mean is None else OTHER_LIST
+    return cells | {tables.MEAN: tables.number(mean) + mark}
+
+
+def mean_of(values: Mapping[str, float | None], listed: Sequence[str]) -> float | None:
+    """Mean over the listed classes; none where one of them has no figure."""
+    known = [values.get(name) for name in listed]
+    return None if not known or None in known else sum(known) / len(known)
+
+
+def list_of(parts: Sequence[Part], metric: str) -> Sequence[str]:
+    """The classes that means run over: those of the first part."""
+    return parts[0].result["metrics"][metric]["mean"]["classes"]
+
+
+def names_of(parts: Sequence[Part], metric: str) -> list[str]:
+    """Classes of any part."""
+    return list(dict.fromkeys(n for part in parts for n in part.values(metric)))
+
+
+def remarks(parts: Sequence[Part]) -> list[str]:
+    """What must be said beside the columns: what leaks, what is not subtracted."""
+    said = []
+    for part in parts:
+        notes = [n for n in part.result["notes"] if n.startswith("Leakage into")]
+        if part.scheme in LEAKING:
+            notes.insert(
+                0,
+                f"{part.scheme} divides films, not patients, and leaks: patients are in"
+                " more than one part, and figures flatter. They show how much, beside"
+                " those of patient-disjoint parts; they are not a result.",
+            )
+        said += [f"{part.name} ({part.split}): {note}" for note in notes]
+    if any(_compared(part, parts) for part in parts):
+        said.append(
+            "Differences of runs are taken where films and labels are the same;"
+            " python -m cxr_jax.score --compare gives their paired intervals."
+        )
+    if not all(same_films(part, parts[0]) for part in parts):
+        said.append(
+            "Films or labels of the columns differ: such figures are read beside each"
+            " other, not subtracted."
+        )
+    own = [set(list_of([part], metrics_of(parts)[0])) for part in parts]
+    if any(listed != own[0] for listed in own):
+        said.append(
+            f"{OTHER_LIST.strip()} Mean over the classes of the first column, without"
+            " interval: the run's own mean is of other classes."
+        )
+    return said
+
+
+def same_films(part: Part, other: Part) -> bool:
+    """Whether two parts are the same films of the same data, with the same labels."""
+
+    def about(result: Mapping[str, Any]) -> list[Any]:
+        keys = ("dataset", "data_sha256", "split_sha256", "n")
+        per_class = result["metrics"]["auroc"]["per_class"]
+        counts = {name: block["positives"] for name, block in per_class.items()}
+        return [*(result.get(key) for key in keys), counts]
+
+    return about(part.result) == about(other.result)
+
+
+def differences(
+    ours: Mapping[str, float | None],
+    theirs: Mapping[str, float | None],
+    listed: Sequence[str],
+) -> dict[str, str]:
+    """Cells of ours minus theirs."""
+    both = {
+        name: value - theirs[name]
+        for name, value in ours.items()
+        if value is not None and theirs.get(name) is not None
+    }
+    cells = {name: _signed(value) for name, value in both.items()}
+    mean = mean_of(both, listed)
+    return cells if mean is None else cells | {tables.MEAN: _signed(mean)}
+
+
+def phantom_grid(parts: Sequence[Part], metric: str) -> Grid:
+    """Runs on computed films beside each other, and what an oracle reaches."""
+    listed = list_of(parts, metric)
+    shown = beside(parts, metric, listed)
+    truth = metric.endswith("@truth")
+    if truth:
+        found: dict[str, dict[str, float | None]] = {}
+        for part in parts:
+            found.setdefault(part.result["dataset"], {}).update(part.run.ceilings)
+        for dataset, ceilings in found.items():
+            cells = {n: tables.number(value) for n, value in ceilings.items()}
+            mean = {tables.MEAN: tables.number(mean_of(ceilings, listed))}
+            shown.append((f"Ceiling\n{dataset}", cells | mean))
+    caption = (
+        f"Computed films: AUROC against {'the true state' if truth else 'the labels'},"
+    )
+    caption += " 95% intervals in brackets."
+    return grid(names_of(parts, metric), shown, mean=tables.MEAN, caption=caption)
+
+
+def beside(
+    parts: Sequence[Part], metric: str, listed: Sequence[str]
+) -> list[tuple[str, Mapping[str, str]]]:
+    """A column per part, and its difference to another run's on the same films."""
+    shown: list[tuple[str, Mapping[str, str]]] = []
+    for part in parts:
+        shown.append((part.head, ours(part, metric, listed)))
+        if other := _compared(part, parts):
+            values = [p.values(metric) for p in (part, other)]
+            names = f"{part.run.name}\nto {other.run.name}"
+            head = f"Difference\n{names}\n{part.split}"
+            shown.append((head, differences(*values, listed)))
+    return shown
+
+
+def _compared(part: Part, parts: Sequence[Part]) -> Part | None:
+    """The first part before this one that is of another run, on the same films."""
+    before = parts[: parts.index(part)]
+    found = (p for p in before if p.run is not part.run and same_films(part, p))
+    return next(found, None)
+
+
+def grid(
+    names: Sequence[str],
+    shown: Sequence[tuple[str, Mapping[str, str]]],
+    *,
+    mean: str,
+    caption: str = "",
+) -> Grid:
+    """A row per class, dashes where a column has nothing; means below."""
+    rows = [
+        [tables.words(name), *(cells.get(name, "–") for _, cells in shown)]
+        for name in names
+    ]
+    rows.append([mean, *(cells.get(tables.MEAN, "–") for _, cells in shown)])
+    return Grid(
+        heads=["Class", *(head for head, _ in shown)], rows=rows, caption=caption
+    )
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.4f}".replace("-", "−")
+    return text if float(text[1:]) else text[1:]
+
+
+def wrap(text: str, width: int = 88) -> list[str]:
+    """Lines of at most so many characters; words and numbers stay whole."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = row
+    cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+    return "  ".join([first.ljust(widths[0]), *cells]).rstrip()
