@@ -66,7 +66,9 @@ def read(path: str | pathlib.Path, *, sha256: str = "") -> Archive:
     try:
         arrays, framework, metadata = _read(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{path.name}: {error}") from error
+        # A name in the file may hold anything, ends of lines too.
+        told = " ".join(str(error)[:400].split())
+        raise CheckpointError(f"{path.name}: {told}") from error
     except _DAMAGE as error:
         told = " ".join(str(error).split())[:200]
         raise CheckpointError(

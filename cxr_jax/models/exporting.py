@@ -119,12 +119,12 @@ def _beside(path: pathlib.Path) -> tuple[str, str]:
     text = beside.read_bytes().decode(errors="replace")
     try:
         content = json.loads(text)
-    except ValueError:
+        if not isinstance(content, dict) or RUN not in content:
+            return text, ""
+        run = json.dumps(content.pop(RUN))
+        return json.dumps(content), run
+    except (ValueError, RecursionError):
         return text, ""  # refused as a passport
-    if not isinstance(content, dict) or RUN not in content:
-        return text, ""
-    run = json.dumps(content.pop(RUN))
-    return json.dumps(content), run
 
 
 def _stored(array: np.ndarray) -> np.ndarray:

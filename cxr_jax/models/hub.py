@@ -14,7 +14,7 @@ import requests
 
 from cxr_jax import labels
 from cxr_jax.errors import CheckpointError
-from cxr_jax.models.layouts import LAYOUTS, XRV18
+from cxr_jax.models.layouts import LAYOUTS, XRV18, XRV_ALL, xrv_classes
 from cxr_jax.models.passport import Passport
 
 _XRV = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
@@ -63,10 +63,7 @@ class Entry:
 
 def _xrv(name: str, known: str, checksum: str = "") -> Entry:
     """TorchXRayVision: 18 outputs, of which those it was not trained on have no name."""
-    trained = XRV18 if known == "all" else known.split("|")
-    classes = tuple(
-        c if c in trained else f"untrained output {n}" for n, c in enumerate(XRV18)
-    )
+    classes = xrv_classes(XRV18 if known == "all" else known.split("|"))
     url = _XRV + _XRV_FILE.format(name)
     licence = "Apache-2.0"
     return Entry(url, "torchxrayvision", "densenet121", licence, checksum, classes)
@@ -128,7 +125,7 @@ HUB = {
     "torchxrayvision/densenet121-res224-all": _xrv(
         "nih-pc-chex-mimic_ch-google-openi-kaggle",
         "all",
-        "sha256:56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899",
+        f"sha256:{XRV_ALL}",
     ),
     "torchxrayvision/densenet121-res224-nih": _xrv("nih", _NIH),
     "torchxrayvision/densenet121-res224-pc": _xrv("pc", f"{_NIH}|Fracture"),

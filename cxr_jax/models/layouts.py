@@ -23,6 +23,8 @@ XRV18 = (
     *("Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture"),
     *("Lung Opacity", "Enlarged Cardiomediastinum"),
 )
+# The one file of TorchXRayVision that is known by digest; it was trained on all 18.
+XRV_ALL = "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +142,15 @@ def assumed(layout: str, source: Source, file: str, sha256: str) -> Passport:
             f"{file}: its stem takes {channels} channels, {layout} scales"
             f" {len(usual.mean)}: write {file}.passport.json beside it, or name its layout"
         )
-    named = source.outputs == len(usual.classes)
-    guess = "" if named else "scaling assumed from the layout, classes not known"
+    classes = usual.classes if source.outputs == len(usual.classes) else ()
+    guess = "scaling assumed from the layout, classes not known"
+    if classes == XRV18:
+        classes = _trained(source, sha256)
+        guess = (
+            "nothing in the file says which of TorchXRayVision's 18 outputs were trained,"
+            " some of its files trained 2 of them"
+        )
+    named = bool(classes)
     return Passport(
         architecture=architecture(source.arrays),
         source=file,
@@ -150,11 +159,34 @@ def assumed(layout: str, source: Source, file: str, sha256: str) -> Passport:
         std=usual.std,
         channels=channels,
         size=224,
-        classes=usual.classes if named else (),
+        classes=classes,
         outputs={0: "none", 1000: "softmax"}.get(source.outputs, "sigmoid"),
         sha256=sha256,
-        notes="; ".join(filter(None, (usual.notes, guess))),
+        notes="; ".join(filter(None, (usual.notes, "" if named else guess))),
     )
+
+
+def xrv_classes(trained: Iterable[str]) -> tuple[str, ...]:
+    """TorchXRayVision's 18 outputs; those that were not trained have no name."""
+    trained = frozenset(trained)
+    return tuple(
+        c if c in trained else f"untrained output {n}" for n, c in enumerate(XRV18)
+    )
+
+
+def _trained(source: Source, sha256: str) -> tuple[str, ...]:
+    """The outputs, as far as the file itself shows them; () where it does not.
+
+    TorchXRayVision's ``op_threshs`` are NaN for what a network was not trained on. Its
+    released files may lack them; a ``state_dict`` of its models has them.
+    """
+    if sha256 == XRV_ALL:
+        return XRV18
+    known = source.extras.get("op_threshs")
+    if known is None or known.shape != (len(XRV18),) or known.dtype.kind != "f":
+        return ()
+    trained = [c for c, x in zip(XRV18, known, strict=True) if np.isfinite(x)]
+    return xrv_classes(trained) if trained else ()
 
 
 def depths_of(names: Iterable[str]) -> tuple[int, ...]:

@@ -8,8 +8,8 @@ kind it stands for.
 import dataclasses
 import functools
 import json
-import math
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,8 +57,7 @@ class Origin:
         for name, (right, allowed) in _RULES.items():
             value = getattr(self, name)
             if not right(value):
-                told = repr(value)
-                told = told if len(told) <= 80 else f"{told[:80]}…"
+                told = reprlib.repr(value)  # repr itself may nest too deep
                 raise CheckpointError(
                     f"run: {name}={told}, allowed is {allowed}: export the run again"
                 )
@@ -77,7 +76,7 @@ class Origin:
         """
         try:
             fields = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"run: not JSON: {error}") from error
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(fields, dict) or fields.keys() != known:
@@ -115,7 +114,8 @@ def check_part(spec: Mapping[str, Any], *, under: str, kind: type) -> None:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    # Not isfinite: JSON has integers that no float can hold.
+    return type(value) in (int, float) and -1e30 < value < 1e30
 
 
 def _maybe_number(value: Any) -> bool:

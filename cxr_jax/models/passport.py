@@ -7,8 +7,8 @@ arrays (inside the file and beside it) and decides the preprocessing.
 
 import dataclasses
 import json
-import math
 import re
+import reprlib
 
 from cxr_jax.errors import CheckpointError
 
@@ -27,7 +27,8 @@ class Passport:
         mean: one number per channel, of films in [0, 1].
         std: one positive number per channel, of films in [0, 1].
         channels: what the stem takes, 1 or 3; a gray film is repeated over three.
-        size: side in pixels that the film is resized to.
+        size: side in pixels that the film is resized to, 16 to 4096: detectors have
+            about 4,300, and a larger side would only fill the memory.
         classes: name of each logit, in order; ``()`` where nobody names them, such as
             the 1,000 of ImageNet.
         outputs: one of ``OUTPUTS``.
@@ -58,7 +59,7 @@ class Passport:
             value = getattr(self, name)
             if not right(value):
                 raise CheckpointError(
-                    f"passport: {name}={value!r}, allowed is {allowed}"
+                    f"passport: {name}={reprlib.repr(value)}, allowed is {allowed}"
                 )
         if not len(self.mean) == len(self.std) == self.channels:
             raise CheckpointError(
@@ -79,21 +80,23 @@ class Passport:
         """
         try:
             fields = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"passport: not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise CheckpointError("passport: give a JSON object with one key per field")
         known = {field.name for field in dataclasses.fields(cls)}
         if fields.keys() != known:
+            unknown = reprlib.repr(sorted(fields.keys() - known))
             raise CheckpointError(
-                f"passport: unknown keys {sorted(fields.keys() - known)}, missing keys"
+                f"passport: unknown keys {unknown}, missing keys"
                 f" {sorted(known - fields.keys())}: write it with Passport.to_json"
             )
         return cls(**fields)
 
 
 def _number(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    # Not isfinite: JSON has integers that no float can hold.
+    return type(value) in (int, float) and -1e30 < value < 1e30
 
 
 def _text(value) -> bool:
@@ -119,7 +122,10 @@ _RULES = {
         "one positive finite number per channel",
     ),
     "channels": (lambda v: type(v) is int and v in (1, 3), "1 or 3"),
-    "size": (lambda v: type(v) is int and v >= 1, "a side of at least 1 pixel"),
+    "size": (
+        lambda v: type(v) is int and 16 <= v <= 4096,
+        "a side of 16 to 4096 pixels",
+    ),
     "classes": (_unique_names, "a sequence of different names"),
     "outputs": (lambda v: v in OUTPUTS, f"one of {', '.join(OUTPUTS)}"),
     "sha256": (

@@ -195,6 +195,8 @@ def _same_classes(
         )
     if [_plain(name) for name in theirs] != [_plain(name) for name in classes]:
         known = ", ".join(theirs) or f"{source.outputs} outputs that nobody names"
+        if not theirs and passport.notes:
+            known += f" ({passport.notes})"
         raise CheckpointError(
             f"{file}: its classes are {known}; the model's, in order, are"
             f" {', '.join(classes) or 'not named'}: set pretrained.head to fresh, or name"
@@ -260,7 +262,7 @@ def _strict(
 
 
 def _few(names: Iterable[str]) -> str:
-    names = sorted(names)
+    names = sorted(" ".join(name.split())[:80] for name in names)
     return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
 
 

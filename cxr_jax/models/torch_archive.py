@@ -5,6 +5,7 @@ older versions (files of 2017 have it) is five pickles, then every storage with 
 """
 
 import io
+import math
 import mmap
 import pathlib
 import re
@@ -16,7 +17,13 @@ import numpy as np
 
 from cxr_jax.errors import CheckpointError
 from cxr_jax.models import torch_pickle
-from cxr_jax.models.torch_objects import Inert, Storage, Tensor, module_weights
+from cxr_jax.models.torch_objects import (
+    MOST,
+    Inert,
+    Storage,
+    Tensor,
+    module_weights,
+)
 
 # First pickle of the stream, and the version of the stream.
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -47,15 +54,15 @@ def read_zip(path: pathlib.Path) -> dict[str, np.ndarray]:
             )
         weights = _weights(torch_pickle.read(io.BytesIO(archive.read(pickles[0]))))
 
-        def fetch(storage: Storage) -> np.ndarray:
+        def fetch(storage: Storage) -> bytes:
             name = f"{root}data/{storage.key}"
             if name not in members:
                 raise CheckpointError(
                     f"storage {storage.key[:80]!r} is not in the file"
                 )
-            return _elements(archive.read(name), storage)
+            return archive.read(name)
 
-        return _arrays(weights, fetch, path.stat().st_size)
+        return _arrays(weights, fetch, path.stat().st_size, windows=False)
 
 
 def checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -109,22 +116,19 @@ def read_stream(path: pathlib.Path) -> dict[str, np.ndarray]:
         weights = _weights(torch_pickle.read(file, types))
         places = _places(file, torch_pickle.read(file), types, path.stat().st_size)
 
-        def fetch(storage: Storage) -> np.ndarray:
+        def fetch(storage: Storage) -> bytes:
             start, count = places[storage.key]
-            if storage.offset + storage.size > count:
-                raise CheckpointError(f"storage {storage.key[:80]!r} is too short")
-            start += storage.offset * storage.dtype.itemsize
-            length = storage.size * storage.dtype.itemsize
-            return _elements(file[start : start + length], storage)
+            return file[start : start + count * storage.dtype.itemsize]
 
-        return _arrays(weights, fetch, path.stat().st_size)
+        return _arrays(weights, fetch, path.stat().st_size, windows=True)
 
 
 def _places(
     file: mmap.mmap, keys: Any, types: Mapping[str, np.dtype], end: int
 ) -> dict[str, tuple[int, int]]:
     """Key → (first byte, elements) of every storage; they lie in the order of ``keys``."""
-    if not isinstance(keys, list) or set(keys) != set(types):
+    texts = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not texts or set(keys) != set(types):
         raise CheckpointError("its list of storages is not that of its tensors")
     places, at = {}, file.tell()
     for key in keys:
@@ -136,26 +140,51 @@ def _places(
     return places
 
 
-def _elements(raw: bytes, storage: Storage) -> np.ndarray:
-    expected = storage.size * storage.dtype.itemsize
-    if len(raw) != expected:
+def _elements(raw: bytes, storage: Storage, *, windows: bool) -> np.ndarray:
+    width = storage.dtype.itemsize
+    start, expected = storage.offset * width, storage.size * width
+    if start + expected > len(raw) or not (windows or expected == len(raw)):
         raise CheckpointError(
-            f"storage {storage.key[:80]!r} has {len(raw)} bytes instead of {expected}"
+            f"storage {storage.key[:80]!r} has {len(raw)} bytes instead of"
+            f" {start + expected}"
         )
-    return np.frombuffer(raw, storage.dtype)
+    return np.frombuffer(raw, storage.dtype)[storage.offset :][: storage.size]
 
 
 def _arrays(
-    weights: Mapping[str, Tensor], fetch: Callable[[Storage], np.ndarray], size: int
+    weights: Mapping[str, Tensor],
+    fetch: Callable[[Storage], bytes],
+    size: int,
+    *,
+    windows: bool,
 ) -> dict[str, np.ndarray]:
+    """The numbers of every tensor; what several share is read once.
+
+    Args:
+        weights: tensors by name.
+        fetch: reads the bytes of a storage, all of them.
+        size: of the file in bytes. Together the arrays may take twice as much: tied
+            weights are stored once, and no network ties all of its weights twice.
+        windows: whether a storage may be a part of what is stored under its key.
+    """
     wanted = sum(
-        int(np.prod(t.shape)) * t.storage.dtype.itemsize for t in weights.values()
+        math.prod(t.shape) * t.storage.dtype.itemsize for t in weights.values()
     )
     if wanted > 2 * size:  # views of one storage, over and over
         raise CheckpointError(f"tensors of {wanted} bytes in a file of {size}")
-    return {
-        name: tensor.view(fetch(tensor.storage)) for name, tensor in weights.items()
-    }
+    if len(weights) > MOST:
+        raise CheckpointError(f"{len(weights)} tensors, more than any network has")
+    sharing: dict[str, list[str]] = {}
+    for name, tensor in weights.items():
+        sharing.setdefault(tensor.storage.key, []).append(name)
+    arrays = {}
+    for names in sharing.values():
+        raw = fetch(weights[names[0]].storage)
+        for name in names:
+            tensor = weights[name]
+            elements = _elements(raw, tensor.storage, windows=windows)
+            arrays[name] = tensor.view(elements)
+    return {name: arrays[name] for name in weights}
 
 
 def _weights(root: Any) -> dict[str, Tensor]:

@@ -48,8 +48,9 @@ class Tensor:
         counts = (self.offset, *self.shape, *self.strides)
         whole = len(self.shape) == len(self.strides) <= 8
         if not whole or not all(type(n) is int and 0 <= n < 2**48 for n in counts):
+            kinds = sorted({type(n).__name__ for n in counts})
             raise CheckpointError(
-                f"a tensor of no possible shape {str(self.shape)[:80]}"
+                f"a tensor of no possible shape, made of {', '.join(kinds)}"
             )
         size, last = 1, self.offset
         for n, stride in zip(self.shape, self.strides, strict=True):
@@ -89,6 +90,12 @@ class Inert:
     state: Any = None
 
 
+# More tensors, modules or entries of them than any network has.
+MOST = 50_000
+# What is longer is no name; a pickle may show the same one a million times.
+_LONGEST_KEY, _LONGEST_NAME = 1000, 200
+_MOST_ARGUMENTS = 8
+
 _FLOATS = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
@@ -110,7 +117,10 @@ STORAGES = {
 
 # No function below copies what it is given: a pickle may call it a million times.
 def _rebuild(storage, offset, size, stride, *_) -> Tensor:
-    if not isinstance(storage, Storage) or len(size) > 8 or len(stride) > 8:
+    views = (
+        isinstance(axes, tuple | list) and len(axes) <= 8 for axes in (size, stride)
+    )
+    if not isinstance(storage, Storage) or not all(views):
         raise CheckpointError("a tensor without a storage, or of more than 8 axes")
     return Tensor(storage, offset, tuple(size), tuple(stride))
 
@@ -173,11 +183,25 @@ _LAYERS = re.compile(
 )
 
 
+def call(name: Name, args: tuple) -> Any:
+    """What a function of ``CALLS`` gives, or an ``Inert`` of the arguments."""
+    if name not in CALLS:
+        return Inert(name, args)
+    if len(args) > _MOST_ARGUMENTS:  # each call would copy them
+        raise CheckpointError(f"{name} of {len(args)} arguments")
+    return CALLS[name](*args)
+
+
 def plain_key(key: Any) -> Any:
-    """The key of a mapping, if it is text or a number."""
+    """The key of a mapping, if it is text or a number that is quick to hash."""
     # Nothing nested: hashing a tuple of tuples of tuples may take for ever.
     if not isinstance(key, str | int | float | bytes | None):
         raise CheckpointError(f"a {type(key).__name__} as a key")
+    # From 2^61 - 1 on, whole families of integers have one hash.
+    if isinstance(key, int) and not -(2**60) < key < 2**60:
+        raise CheckpointError("an integer of more than 60 bits as a key")
+    if isinstance(key, str | bytes) and len(key) > _LONGEST_KEY:
+        raise CheckpointError(f"a key of {len(key)} characters")
     return key
 
 
@@ -187,6 +211,8 @@ def known(name: Name) -> Name:
     Raises:
         CheckpointError: any other name.
     """
+    if len(name.module) + len(name.name) > _LONGEST_NAME:
+        raise CheckpointError(f"its pickle asks for {str(name)[:40]!r}…: refused")
     layer = _LAYERS.fullmatch(name.module) and re.fullmatch("_?[A-Z]\\w*", name.name)
     if not layer and not any(name in names for names in (CALLS, _INERT, STORAGES)):
         raise CheckpointError(
@@ -194,6 +220,9 @@ def known(name: Name) -> Name:
             " refused, and nothing in it was run"
         )
     return name
+
+
+_PARTS = ("_parameters", "_buffers", "_modules")
 
 
 def module_weights(root: Inert) -> dict[str, Any]:
@@ -207,10 +236,15 @@ def module_weights(root: Inert) -> dict[str, Any]:
     found, todo, seen = {}, [("", root)], 0
     while todo:
         prefix, module = todo.pop()
-        state, seen = _module_state(module), seen + 1
-        if seen > 20_000:
-            raise CheckpointError(f"{root.name} holds more modules than any network")
+        state = _module_state(module)
         temporary = state.get("_non_persistent_buffers_set", [])
+        if not isinstance(temporary, list | tuple):
+            raise CheckpointError("an object is pickled that is no module of torch")
+        # Before anything is walked: modules may share what they hold.
+        seen += 1 + len(temporary) + sum(len(state[part]) for part in _PARTS)
+        if seen > MOST:
+            raise CheckpointError(f"{root.name} holds more modules than any network")
+        temporary = {name for name in temporary if isinstance(name, str)}
         for part in ("_parameters", "_buffers"):
             for name, tensor in state[part].items():
                 if tensor is not None and name not in temporary:
@@ -223,9 +257,8 @@ def module_weights(root: Inert) -> dict[str, Any]:
 
 def _module_state(module: Any) -> dict:
     state = module.state if isinstance(module, Inert) else None
-    parts = ("_parameters", "_buffers", "_modules")
     if not isinstance(state, dict) or not all(
-        isinstance(state.get(part), dict) for part in parts
+        isinstance(state.get(part), dict) for part in _PARTS
     ):
         raise CheckpointError("an object is pickled that is no module of torch")
     return state

@@ -13,12 +13,12 @@ import numpy as np
 
 from cxr_jax.errors import CheckpointError
 from cxr_jax.models.torch_objects import (
-    CALLS,
     STORAGES,
     Inert,
     Name,
     Storage,
     Tensor,
+    call,
     known,
     ordered,
 )
@@ -47,7 +47,8 @@ def read(file: BinaryIO, types: dict[str, np.dtype] | None = None) -> Any:
             types |= machine.types
         return machine.stack[-1]
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"not a whole pickle of torch: {error}") from error
+        told = " ".join(str(error)[:200].split())
+        raise CheckpointError(f"not a whole pickle of torch: {told}") from error
 
 
 _VALUES = {
@@ -87,13 +88,19 @@ class _Machine:
         elif name in self.special:
             self.special[name](argument)
         elif name.endswith("PUT"):
-            self.memo[argument] = self.stack[-1]
+            self._put(argument)
         elif name.endswith("GET"):
             self.stack.append(self.memo[argument])
         elif name not in _NOTHING:
             raise CheckpointError(
                 f"the pickle instruction {name}, which weights do not need: refused"
             )
+
+    def _put(self, number: int) -> None:
+        # Written as text it may be any number: many of one hash take for ever.
+        if not 0 <= number < 2**32:
+            raise CheckpointError("a pickle that counts its objects strangely")
+        self.memo[number] = self.stack[-1]
 
     def _marked(self) -> list:
         items, self.stack = self.stack, self.aside.pop()
@@ -172,8 +179,7 @@ class _Machine:
 
     def _on_reduce(self, _):
         args, name = _of(self.stack.pop(), tuple), _of(self.stack.pop(), Name)
-        made = CALLS[name](*args) if name in CALLS else Inert(name, args)
-        self.stack.append(made)
+        self.stack.append(call(name, args))
 
     _on_newobj = _on_reduce
 
@@ -185,13 +191,20 @@ class _Machine:
             raise CheckpointError(f"state of a {type(target).__name__}: refused")
 
     def _on_binpersid(self, _):
-        kind, *rest = _of(self.stack.pop(), tuple)
+        place = _of(self.stack.pop(), tuple)
+        if len(place) > 8:  # the same one may come back a million times
+            raise CheckpointError(f"a storage told in {len(place)} values: refused")
+        kind, *rest = place
         if kind == "module":  # (class, file, source text) of older torch
             self.stack.append(_of(rest[0], Name))
             return
         name, key, _, size, *window = rest
-        if kind != "storage" or name not in STORAGES or not isinstance(key, str):
-            raise CheckpointError(f"a storage of type {str(name)[:80]}: refused")
+        # Nothing of the file is hashed or printed before its type is known: tuples of
+        # tuples, made by doubling, would take for ever.
+        if kind != "storage":
+            raise CheckpointError("a persistent object that is no storage: refused")
+        if _of(name, Name) not in STORAGES or not isinstance(key, str):
+            raise CheckpointError(f"a storage of type {name}: refused")
         offset = 0
         if window and window[0] is not None:
             _, offset, size = _of(window[0], tuple)

@@ -364,6 +364,45 @@ def test_one_storage_seen_a_thousand_times_is_refused(tmp_path):
     refused(path, "tensors of 2160000 bytes in a file of")
 
 
+def test_what_several_tensors_share_is_read_once(tmp_path, monkeypatch):
+    array = ARRAYS["classifier.bias"]
+    views = {
+        f"x{n}": tensor("1", array, shape=(1,), stride=(1,), offset=n) for n in range(5)
+    }
+    path = write_zip(tmp_path / "model", views)
+    read, seen = zipfile.ZipFile.read, []
+    monkeypatch.setattr(
+        zipfile.ZipFile,
+        "read",
+        lambda self, name: (seen.append(name), read(self, name))[1],
+    )
+    assert equal(archives.read(path), {f"x{n}": array[n : n + 1] for n in range(5)})
+    assert seen.count("w/data/1") == 1 and "w/data/0" not in seen
+
+
+def test_windows_of_one_storage_are_its_parts(tmp_path):
+    array, windows = ARRAYS["classifier.bias"], {"a": (0, 2), "b": (2, 3), "c": (1, 3)}
+    root = {}
+    for name, (start, count) in windows.items():
+        root[name] = tensor("1", array, shape=(count,))
+        pid = root[name].args[0].pid
+        root[name].args[0].pid = (*pid, (f"1:{start}", start, count))
+    raw = {"unseen": tensor("0", ARRAYS["features.conv0.weight"])}
+    path = write_stream(tmp_path / "model", raw=dumps(streamed(raw) | root))
+    read = archives.read(path)
+    for name, (start, count) in windows.items():
+        np.testing.assert_array_equal(read.arrays[name], array[start:][:count])
+    root["c"].args[0].pid = (*pid, ("1:4", 4, 3))
+    path = write_stream(tmp_path / "model", raw=dumps(streamed(raw) | root))
+    refused(path, "20 bytes instead of 28")
+
+
+def test_more_tensors_than_any_network_has_are_refused(tmp_path):
+    one = tensor("1", ARRAYS["classifier.bias"], shape=(0,), stride=(1,))
+    many = dumps({str(n): one for n in range(50_001)})
+    refused(write_zip(tmp_path / "model", raw=many), "50001 tensors")
+
+
 def test_lengths_that_the_file_does_not_have_reserve_nothing(tmp_path):
     for raw in (
         b"\x80\x04\x8d" + struct.pack("<Q", 2**60),
@@ -392,6 +431,114 @@ def test_nested_keys_and_endless_modules_end(tmp_path):
             state += b"X\x01\x00\x00\x00a" + last + b"sX\x01\x00\x00\x00b" + last + b"s"
         body += layer + state + b"sbr" + memo
     refused(write_zip(tmp_path / "model", raw=body + tail + b"."), "more modules than")
+
+
+NESTED = b")" + b"2\x86" * 60  # 2^60 empty tuples in 121 bytes
+STORAGE = b"(X\x07\x00\x00\x00storage%sX\x01\x00\x00\x001X\x03\x00\x00\x00cpuK\x05t"
+FLOATS = STORAGE % b"ctorch\nFloatStorage\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        STORAGE % NESTED,
+        STORAGE % (b"\x85" + NESTED) + b"Q",
+        STORAGE % NESTED + b"Q",
+        NESTED + b"Q",
+        NESTED + b"\x85Q",
+        b"(X\x06\x00\x00\x00module" + NESTED + b"tQ",
+        FLOATS.replace(b"K\x05t", NESTED + b"t") + b"Q",
+        FLOATS.replace(b"t", NESTED + b"t") + b"Q",
+        *(
+            b"ctorch._utils\n_rebuild_tensor_v2\n(" + FLOATS + b"Q" + view + b"tR"
+            for view in (
+                b"K\x00" + NESTED + NESTED,
+                b"K\x00" + NESTED + b"\x85" + NESTED + b"\x85",
+                b"K\x00K\x05\x85" + NESTED + b"\x85",
+                NESTED + b"K\x05\x85K\x01\x85",
+            )
+        ),
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + NESTED * 4 + b"tR",
+        b"ccollections\nOrderedDict\n" + NESTED + b"\x85R",
+        b"ctorch\nSize\n" + NESTED + b"R",
+        NESTED + b"R",
+        b"ctorch.nn.modules.linear\nLinear\n)\x81" + NESTED + b"b",
+        NESTED + NESTED + b"b",
+        NESTED + b"K\x01a",
+        NESTED + b"K\x01K\x01s",
+        b"}(" + NESTED + b"K\x01u",
+        b"(" + NESTED + b"K\x01d",
+        NESTED + b"X\x01\x00\x00\x00a\x93",
+    ],
+)
+@pytest.mark.parametrize("write", [write_zip, write_stream])
+def test_nothing_nested_is_walked(write, body, tmp_path):
+    """Hashing, comparing or printing 2^60 of anything would never end."""
+    for around in (b"%s", b"}X\x01\x00\x00\x00x%ss"):
+        refused(write(tmp_path / "model", raw=b"\x80\x04" + around % body + b"."), ".")
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_nothing_nested_is_walked_in_any_pickle_of_a_stream(place, tmp_path):
+    parts = [dumps(0x1950A86A20F9469CFC6C), dumps(1001), dumps({"little_endian": True})]
+    parts += [dumps(streamed(state_dict())), dumps(["0", "1"])]
+    for bad in (
+        NESTED,
+        b"](" + NESTED + b"e",
+        b"}X\x0d\x00\x00\x00little_endian" + NESTED + b"s",
+    ):
+        parts[place] = b"\x80\x02" + bad + b"."
+        (tmp_path / "model").write_bytes(b"".join(parts))
+        refused(tmp_path / "model", ".")
+
+
+def test_numbers_of_one_hash_are_refused(tmp_path):
+    """A dict of n of them takes n² comparisons; 2^61 - 1 is where hashes come round."""
+    for number in (2**61 - 1, -(2**61 - 1) * 7, 10**300):
+        raw = b"\x80\x02}" + pickle.dumps(number, 2)[2:-1] + b"K\x01s."
+        refused(write_zip(tmp_path / "model", raw=raw), "60 bits as a key")
+        raw = b"\x80\x02}p" + str(number).encode() + b"\n."
+        refused(write_zip(tmp_path / "model", raw=raw), "counts its objects")
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"}X\xe9\x03\x00\x00" + b"k" * 1001 + b"K\x01s", "a key of 1001"),
+        (b"ctorch.nn\nA" + b"a" * 10**6 + b"\n", "asks for 'torch.nn.A"),
+        (b"ctorch\nSize\n(" + b"N" * 9 + b"tR", "of 9 arguments"),
+        (b"(" + b"N" * 9 + b"tQ", "9 values"),
+        (b"F" + b"x" * 10**6 + b"\n", "not a whole pickle"),
+    ],
+)
+def test_what_is_too_long_to_see_again_and_again_is_refused(raw, told, tmp_path):
+    refused(write_zip(tmp_path / "model", raw=b"\x80\x02" + raw + b"."), told)
+
+
+def test_modules_that_share_large_parts_are_refused(tmp_path):
+    """Two hundred modules with one dict of a thousand arrays are no small file."""
+    one = tensor("1", ARRAYS["classifier.bias"])
+    shared = {f"p{n}": one for n in range(1000)}
+    for part in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
+        held = shared if part[-1] == "s" else list(shared)
+        root = {"_parameters": {}, "_buffers": {}, "_modules": {}}
+        body = dumps(root)[2:-1]
+        layer = b"ctorch.nn.modules.container\nSequential\n)\x81"
+        raw = b"\x80\x02" + dumps(held)[2:-1] + b"r\x00\x00\x01\x000"
+        given = (
+            b"X" + struct.pack("<I", len(part)) + part.encode() + b"j\x00\x00\x01\x00s"
+        )
+        raw += layer + body + b"X\x08\x00\x00\x00_modules}("
+        for n in range(200):
+            name = f"m{n}".encode()
+            raw += (
+                b"X" + struct.pack("<I", len(name)) + name + layer + body + given + b"b"
+            )
+        refused(write_zip(tmp_path / "model", raw=raw + b"usb."), "more modules than")
+
+
+def test_a_name_with_ends_of_lines_is_told_in_one(tmp_path):
+    refused(write_zip(tmp_path / "model", {"a\nb": 1}), "a b")
 
 
 def test_a_pickle_cannot_grow_by_calling(tmp_path):
@@ -571,6 +718,8 @@ def test_other_files_are_refused(raw, tmp_path):
             b'"y":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
         ),
         b'{"x":{"dtype":"F99","shape":[4],"data_offsets":[0,16]}}',
+        b'{"x":' + b"[" * 200_000,
+        b'{"__metadata__":' + b'{"a":' * 200_000,
     ],
 )
 def test_safetensors_that_lie_are_refused(header, tmp_path):

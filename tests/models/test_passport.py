@@ -38,7 +38,13 @@ def test_json_brings_back_the_same_passport():
         ("std", [True]),
         ("channels", 2),
         ("channels", 1.0),
+        ("mean", [10**400]),
+        ("std", [float("inf")]),
         ("size", 0),
+        ("size", 15),
+        ("size", 4097),
+        ("size", 10**30),
+        ("notes", json.loads("[" * 900 + "]" * 900)),
         ("size", "224"),
         ("classes", ["a", "a"]),
         ("classes", "Hernia"),
@@ -62,8 +68,24 @@ def test_a_key_too_many_or_too_few_is_named():
         Passport.from_json(json.dumps(fields))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_the_bounds_of_the_size_are_allowed():
+    for size in (16, 4096):
+        assert dataclasses.replace(GRAY, size=size).size == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 200_000,
+        '{"mean":' * 200_000,
+        '{"%s": 1}' % ("k" * 10**6),
+    ],
+)
 def test_what_is_not_an_object_is_refused_in_one_line(text):
     with pytest.raises(CheckpointError) as caught:
         Passport.from_json(text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500

@@ -17,10 +17,11 @@ import safetensors.numpy
 from flax import nnx
 from keras.src.applications import densenet as keras_densenet  # any depth
 
-from cxr_jax import labels
+from cxr_jax import labels, loading
 from cxr_jax.data import augment
 from cxr_jax.errors import CheckpointError, ConfigError
 from cxr_jax.models import (
+    archives,
     densenet,
     exporting,
     gray,
@@ -30,6 +31,7 @@ from cxr_jax.models import (
     layouts,
     pretrained,
     state,
+    torch_names,
 )
 from cxr_jax.models.passport import Passport
 
@@ -231,7 +233,9 @@ def write(kind, net, path, as_torchvision):
         torch.save(weights, path)
     elif kind == "torchxrayvision, whole model":
         as_torchvision("torchxrayvision.models")
+        net.register_buffer("op_threshs", torch.full((18,), 0.1))
         torch.save(net, path, **older)
+        del net.op_threshs
     elif kind == "reproduce-chexnet":
         as_torchvision("torchvision.models.densenet")
         rng = torch.get_rng_state()
@@ -424,7 +428,7 @@ def test_what_cannot_be_exact_is_refused(colour):
     with pytest.raises(CheckpointError, match=r"edges.*task\.mean=\(0\.485"):
         load(colour, model(), mean=(0.5,) * 3, std=STD)
     path = colour.with_name("gray.pth")
-    torch.save(torch_net(18, 1).state_dict(), path)
+    write("torchxrayvision", torch_net(18, 1), path, None)
     with pytest.raises(CheckpointError, match=r"task\.channels=1"):
         load(path, model(classes=18), classes=layouts.XRV18)
 
@@ -438,7 +442,7 @@ def test_another_std_is_folded_into_the_kernel(colour, films):
 
 def test_films_in_0_to_1_serve_weights_made_for_1024(films, tmp_path):
     net = torch_net(18, 1)
-    torch.save(net.state_dict(), tmp_path / "xrv.pt")
+    write("torchxrayvision", net, tmp_path / "xrv.pt", None)
     names = model(classes=18, channels=1)
     scale = {"mean": (0.5,), "std": (0.25,), "classes": layouts.XRV18}
     imported = load(tmp_path / "xrv.pt", names, **scale)
@@ -639,6 +643,85 @@ def test_a_gray_stem_without_a_known_scaling_is_refused(tmp_path):
     assert by_name.passport.mean == (0.5,)
     state_passport(path, channels=1, mean=(0.4,), std=(0.3,))
     assert load(path, names).passport.std == (0.3,)
+
+
+# TorchXRayVision: 18 outputs, not all of them trained -----------------------------------
+
+
+def xrv(path, threshs):
+    weights = torch_net(18, 1).state_dict()
+    if threshs is not None:
+        weights["op_threshs"] = torch.as_tensor(threshs)
+    torch.save(weights, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["nih", "pc", "chex", "rsna"])
+def test_outputs_that_were_not_trained_have_no_name(name, tmp_path):
+    """The library's thresholds of these files, NaN where it was not trained."""
+    untrained = {
+        "nih": (14, 15, 16, 17),
+        "pc": (14, 16, 17),
+        "chex": (2, 5, 6, 9, 11, 12, 13),
+        "rsna": (*range(8), *range(9, 16), 17),
+    }[name]
+    threshs = [float("nan") if n in untrained else 0.1 for n in range(18)]
+    path, names = xrv(tmp_path / "xrv.pt", threshs), model(classes=18, channels=1)
+    with pytest.raises(CheckpointError, match="untrained output"):
+        load(path, names, classes=layouts.XRV18)
+    classes = hub.HUB[f"torchxrayvision/densenet121-res224-{name}"].classes
+    passport = load(path, names, classes=classes).passport
+    assert passport.classes == classes and passport.licence == "Apache-2.0"
+    assert [n for n, c in enumerate(classes) if "untrained" in c] == [*untrained]
+
+
+@pytest.mark.parametrize("threshs", [None, [float("nan")] * 18, [0.1] * 17, [1] * 18])
+def test_where_nothing_tells_what_was_trained_somebody_must(threshs, tmp_path):
+    path, names = xrv(tmp_path / "xrv.pt", threshs), model(classes=18, channels=1)
+    told = r"2 of them.*fresh, or name the file's classes in xrv\.pt\.passport\.json"
+    with pytest.raises(CheckpointError, match=told):
+        load(path, names, classes=layouts.XRV18)
+    with pytest.raises(ConfigError, match=r"names.*xrv\.pt\.passport\.json"):
+        loading.load(path)
+    assert load(path, names, head="fresh", classes=layouts.XRV18).passport.mean == (
+        0.5,
+    )
+    given = {
+        "classes": layouts.XRV18,
+        "channels": 1,
+        "mean": (0.5,),
+        "std": (1 / 2048,),
+    }
+    state_passport(path, **given)
+    assert load(path, names, classes=layouts.XRV18).passport.classes == layouts.XRV18
+
+
+def test_the_released_file_of_all_datasets_is_known_by_its_digest(tmp_path):
+    archive = archives.read(xrv(tmp_path / "xrv.pt", None))
+    source = torch_names.read(archive.arrays)
+    for digest, classes in ((layouts.XRV_ALL, layouts.XRV18), (archive.sha256, ())):
+        passport = layouts.assumed("torchxrayvision", source, "xrv.pt", digest)
+        assert passport.classes == classes
+        assert ("trained 2 of them" in passport.notes) == (classes == ())
+    entry = hub.HUB["torchxrayvision/densenet121-res224-all"]
+    assert entry.checksum == f"sha256:{layouts.XRV_ALL}"
+
+
+def test_nested_json_beside_a_file_or_in_it_is_refused_in_one_line(colour, tmp_path):
+    deep = "[" * 200_000
+    exporting.sidecar(colour).write_text(deep)
+    for text in (deep, '{"run": ' + "[" * 900 + "]" * 900 + "}", f'{{"run": {deep}'):
+        exporting.sidecar(colour).write_text(text)
+        with pytest.raises(CheckpointError) as caught:
+            load(colour, model())
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    for key, read in (("passport", exporting.stated), ("run", exporting.made_by)):
+        path = tmp_path / "deep.safetensors"
+        arrays = {"x": np.ones(2, np.float32)}
+        safetensors.numpy.save_file(arrays, path, {key: deep})
+        with pytest.raises(CheckpointError, match="not JSON") as caught:
+            read(path, archives.read(path))
+        assert "\n" not in str(caught.value)
 
 
 # Names of the hub ----------------------------------------------------------------------
