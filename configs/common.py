@@ -77,9 +77,23 @@ def base() -> config_dict.ConfigDict:
     c.eval.tta.average = "probs"
     c.eval.evaluators = (
         {"name": "cxr_jax.evaluators.classification.Classification"},
-        {"name": "cxr_jax.evaluators.probabilities.Probabilities"},
+        {
+            "name": "cxr_jax.evaluators.probabilities.Probabilities",
+            "sensitivity": 0.9,  # of the point sensitivity@0.9
+            "specificity": 0.9,  # of the point specificity@0.9
+        },
         {"name": "cxr_jax.evaluators.subgroups.Subgroups"},
-        {"name": "cxr_jax.evaluators.readers.Readers"},
+        {
+            "name": "cxr_jax.evaluators.readers.Readers",
+            "file": "",  # CSV of calls; readers.csv of the dataset where empty
+            "protocols": ("majority", "each_other", "truth"),
+            "threshold": "f1",  # or another frozen point, or a number
+            "tie": "negative",  # or positive, left_out
+            "least": 3,  # voters of a majority
+            "draws": 10_000,  # resamples of patients
+            "margin": 0.0,  # of non-inferiority, named beforehand; 0 for none
+            "focus": "Pneumonia",  # class shown in full; the first where it is not read
+        },
     )
     c.eval.mean_classes = ()  # classes of the headline mean; empty for all
     c.eval.resamples = 1000

@@ -26,6 +26,7 @@ RESUMABLE = (
     "checkpoint.keep",
     "data.threads",
     "eval.allow_seen",
+    "eval.evaluators",
     "eval.resamples",
     "eval.samples",
     "eval.splits",

@@ -31,7 +31,7 @@ def evaluate_run(run: Run) -> dict[str, Result]:
 
     The validation part comes first, whether it is named or not: operating points and
     calibration are frozen on it, and the other parts are judged by them. A result that
-    was taken with the same weights, films and settings stands.
+    was taken with the same weights, films, settings and further files stands.
 
     Returns:
         Part → the content of its ``result.json``.
@@ -55,6 +55,7 @@ def evaluate_run(run: Run) -> dict[str, Result]:
             "weights_sha256": digest,
             "split_sha256": split.passport["parts"][listed]["sha256"],
             "settings": json.loads(configs.to_json(run.config.eval)),
+            "inputs": _inputs(evaluators),
         }
         old = workdir.read_json(folder / "result.json") or {}
         stands = all(old.get(k) == v for k, v in key.items())
@@ -83,6 +84,15 @@ def evaluate_run(run: Run) -> dict[str, Result]:
             _write_gallery(run, state, table, folder)
             evaluate.write_evaluation(folder, table, results[part])
     return results
+
+
+def _inputs(evaluators: Sequence[Evaluator]) -> dict[str, str]:
+    """Key of the config → digest of the file that it means: a path alone says little."""
+    return {
+        f"eval.evaluators.{k}.{name}": digest
+        for k, evaluator in enumerate(evaluators)
+        for name, digest in evaluator.inputs().items()
+    }
 
 
 class _Predict:

@@ -3,7 +3,7 @@
     python -m cxr_jax.score --predictions=P.csv --labels=DATASET|L.csv
         --split=SCHEME/PART --output=DIR [--data_dir=DATA | --manual_dir=RAW]
         [--compare=Q.csv [--margin=0.02]] [--validation=V.csv] [--adjudicated=A.csv]
-        [--trained_on=RUN|IDS.txt] [--config=configs/chexnet.py]
+        [--readers=R.csv] [--trained_on=RUN|IDS.txt] [--config=configs/chexnet.py]
 
 Exit codes: 0 done; 2 the user's input is wrong (one line on stderr).
 """
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+import jax
+
 from cxr_jax import config as configs
 from cxr_jax import evaluate, report, results, scoring
 from cxr_jax.data import labelled, leakage
@@ -26,6 +28,7 @@ from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.evaluators.classification import Classification
 from cxr_jax.evaluators.comparison import Comparison
 from cxr_jax.evaluators.probabilities import Probabilities
+from cxr_jax.evaluators.readers import Readers
 from cxr_jax.evaluators.subgroups import Subgroups
 from cxr_jax.predictions import write_atomically
 
@@ -34,6 +37,10 @@ NAME = "score"
 VALIDATION = "val"
 # What every table of predictions is judged by, whoever made it.
 EVALUATORS: tuple[type[Evaluator], ...] = (Classification, Probabilities, Subgroups)
+UNCHECKED = (
+    "Not known which films the model was trained on; leakage was not checked"
+    " (--trained_on)."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,11 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        _score(_parse(argv), argv)
+        flags = _parse(argv)
+        _keep_compiled()
+        _score(flags, argv)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG_INPUT
     return DONE
+
+
+def _keep_compiled() -> None:
+    """Compiled programs are kept where those of runs are, unless the user says where.
+
+    JAX is imported by now, and looks at its variables no more.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        cache = pathlib.Path.home() / ".cache" / "cxr_jax" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -65,6 +86,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--margin", type=float, help="of non-inferiority, named beforehand")
     add("--validation", help="CSV of the same model on the validation part")
     add("--adjudicated", help="CSV of labels that readers agreed on")
+    add("--readers", help="CSV of readers' calls: id,reader,CLASS,…")
     add("--trained_on", help="a run, or a list of films: those it was made with")
     add("--allow_seen", action="store_true", help="score them all the same")
     add("--classes", type=_names, default=(), help="A,B: those to be scored")
@@ -74,8 +96,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--allow_missing", action="store_true", help="leave out films not predicted")
     add("--resamples", type=int, default=1000, help="of the bootstrap; 0 for none")
     add("--seed", type=int, default=0, help="of the bootstrap")
-    add("--split_seed", type=int, default=0, help="of schemes that draw")
-    add("--config", help="FILE.py: whose published figures stand beside")
+    add("--split_seed", type=int, help="of schemes that draw; else the config's")
+    add("--config", help="FILE.py: its published figures, division, reader study")
     found = parser.parse_args(argv)
     if found.resamples < 0:
         raise ConfigError(f"--resamples={found.resamples}: 0 or more is allowed")
@@ -98,14 +120,15 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     """Everything is read and judged before the first file is written."""
-    shown, output = _shown(flags.config), _output(flags.output)
+    shown, output = _shown(flags), _output(flags.output)
     source = labelled.read_source(
         flags.labels,
         data_dir=_data_dir(flags),
         manual_dir=flags.manual_dir,
         classes=flags.classes or None,
     )
-    part = labelled.take_part(source, flags.split, seed=flags.split_seed)
+    take = partial(labelled.take_part, source, drawing=shown["drawing"])
+    part = take(flags.split)
     read = partial(scoring.read_scored, source=source, rules=_rules(flags))
     ours = read(flags.predictions, part=part)
     said = _unseen(flags, ours, source, leakage.USED)
@@ -123,11 +146,18 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         found = scoring.read_adjudicated(flags.adjudicated, source, ours)
         name = pathlib.Path(flags.adjudicated).name
         more.append(Adjudicated(labels=found, name=name, **settings))
+    if flags.readers:
+        known = frozenset(source.records.id.tolist())
+        asked = shown["readers"] | {"file": flags.readers, "films": known} | settings
+        readers = Readers(**asked)
+        readers.rehearse(ours.table)
+        files["readers"] = {"file": flags.readers, "sha256": readers.inputs()["file"]}
+        more.append(readers)
     evaluators = [kind(**settings) for kind in EVALUATORS]
     parts, frozen = {part.name: (ours, [*evaluators, *more])}, None
     if flags.validation:
         val = f"{flags.split.rpartition('/')[0]}/{VALIDATION}"
-        val = labelled.take_part(source, val, seed=flags.split_seed)
+        val = take(val)
         table = read(flags.validation, part=val)
         files["validation"] = table.passport
         _unseen(flags, table, source, ("train",))
@@ -168,7 +198,7 @@ def _unseen(
     against: Sequence[str],
 ) -> list[str]:
     if not flags.trained_on:
-        return []
+        return [UNCHECKED]
     return scoring.check_unseen(
         scored, source, flags.trained_on, allowed=flags.allow_seen, against=against
     )
@@ -257,14 +287,19 @@ def _output(path: str) -> pathlib.Path:
     return folder
 
 
-def _shown(config: str | None) -> dict[str, Any]:
-    """What a config says about figures: published ones, and the list of the mean."""
-    if config is None:
-        return {"published": (), "mean_classes": ()}
-    found = configs.plain(configs.load(config))
-    return {
-        "published": found["report"]["published"],
-        "mean_classes": found["eval"]["mean_classes"],
+def _shown(flags: argparse.Namespace) -> dict[str, Any]:
+    """What a config says: published figures, the list of the mean, readers, division."""
+    found = None if flags.config is None else configs.plain(configs.load(flags.config))
+    about = {"published": (), "mean_classes": (), "readers": {}}
+    if found:
+        about["published"] = found["report"]["published"]
+        about["mean_classes"] = found["eval"]["mean_classes"]
+        name = f"{Readers.__module__}.{Readers.__qualname__}"
+        for spec in found["eval"]["evaluators"]:
+            if spec["name"] == name:
+                about["readers"] = {k: v for k, v in spec.items() if k != "name"}
+    return about | {
+        "drawing": scoring.drawing_of(found, flags.trained_on, seed=flags.split_seed)
     }
 
 
@@ -294,6 +329,12 @@ def _said(result: dict[str, Any]) -> list[str]:
             f" {mean['ours']:.4f} and {mean['theirs']:.4f}: {mean['verdict']}"
             if mean["value"] is not None
             else f"comparison: {mean['reason']}"
+        )
+    if found := result.get("readers"):
+        lines.append(
+            f"{len(found['readers'])} readers read {found['films']} of the films"
+            if found["reason"] is None
+            else f"readers: {found['reason']}"
         )
     if found := result.get("adjudicated"):
         pair = [found[key]["auroc"]["mean"]["value"] for key in ("metrics", "mined")]

@@ -193,7 +193,7 @@ def check_unseen(
     """
     path = epath.Path(trained_on)
     if path.is_dir():
-        name = _dataset_of(path)
+        name = str(_told(path, "split.json", "dataset"))
         if source.version and name.partition("/")[0] != source.name.partition("/")[0]:
             return [
                 f"The run of --trained_on learnt from {name}: other films than these."
@@ -220,12 +220,37 @@ def check_unseen(
     return [f"No film and no patient of {path.name} is among the scored films."]
 
 
-def _dataset_of(run: epath.Path) -> str:
+def drawing_of(
+    config: Mapping[str, Any] | None,
+    trained_on: epath.PathLike | None,
+    *,
+    seed: int | None = None,
+) -> labelled.Drawing:
+    """How the films were divided: as a config says, else as a run that is named did.
+
+    Args:
+        config: as resolved, or None.
+        trained_on: a run, or a file that says nothing about it, or None.
+        seed: asked for by name: before all others.
+
+    Raises:
+        DataError: the ``config.json`` of the run cannot be used.
+    """
+    data, run = config and config["data"], epath.Path(trained_on or "")
+    if data is None and trained_on and (run / "config.json").exists():
+        data = _told(run, "config.json", "data")
+    fields = [field.name for field in dataclasses.fields(labelled.Drawing)]
+    told = {name: data[name] for name in fields if name in (data or {})}
+    told |= {} if seed is None else {"split_seed": seed}
+    return labelled.Drawing(**told)
+
+
+def _told(run: epath.Path, file: str, key: str) -> Any:
     try:
-        return str(json.loads((run / "split.json").read_text())["dataset"])
+        return json.loads((run / file).read_text())[key]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         raise DataError(
-            f"--trained_on={run}: has no split.json of a run; give a workdir, or a list of"
+            f"--trained_on={run}: has no {file} of a run; give a workdir, or a list of"
             " film names"
         ) from None
 

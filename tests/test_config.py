@@ -1,5 +1,6 @@
 """Config strings, overrides and dotted paths: what is right loads, what is wrong is named."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -7,6 +8,7 @@ import pytest
 
 from cxr_jax import config as configs
 from cxr_jax.errors import ConfigError
+from cxr_jax.evaluators.base import Evaluator
 
 FILE = """
 from ml_collections import config_dict
@@ -98,6 +100,43 @@ def test_json_round_trip_and_differences(toy):
         "phases.0.epochs: 1.0 → 2.0",
         "seed: 0 → 1",
     ]
+
+
+SET_ELSEWHERE = {"directory", "films", *(f.name for f in dataclasses.fields(Evaluator))}
+
+
+def test_a_reader_study_is_asked_for_on_the_command_line(toy):
+    given = {
+        "file": "R.csv",
+        "protocols": "('majority',)",
+        "threshold": "0.25",
+        "tie": "left_out",
+        "least": "2",
+        "draws": "100",
+        "margin": "0.05",
+        "focus": "Mass",
+    }
+    overrides = [f"eval.evaluators.3.{key}={text}" for key, text in given.items()]
+    overrides.append("eval.evaluators.1.sensitivity=0.95")
+    c = configs.load(toy, overrides)
+    found = configs.build(c.eval.evaluators[3])
+    assert (found.file, found.protocols, found.least) == ("R.csv", ("majority",), 2)
+    assert (found.tie, found.draws, found.margin) == ("left_out", 100, 0.05)
+    assert float(found.threshold) == 0.25 and found.focus == "Mass"
+    assert configs.build(c.eval.evaluators[1]).sensitivity == 0.95
+    # Another reader file, or study, touches no state of a trained run.
+    old, new = (
+        json.loads(configs.to_json(config)) for config in (configs.load(toy), c)
+    )
+    assert configs.differences(old, new) == []
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_keys_of_an_evaluator_are_its_fields_with_their_defaults(toy, number):
+    spec = configs.plain(configs.load(toy).eval.evaluators[number])
+    kind = configs.resolve(spec.pop("name"))
+    fields = dataclasses.fields(kind)
+    assert spec == {f.name: f.default for f in fields if f.name not in SET_ELSEWHERE}
 
 
 def test_resolve_finds_parts_and_suggests_near_misses():

@@ -4,10 +4,12 @@ import csv
 import gzip
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from cxr_jax import score
+from cxr_jax import config as configs
+from cxr_jax import main, score
 from cxr_jax.data import labelled, leakage
 from cxr_jax.evaluators.classification import Classification
 from cxr_jax.labels import NIH14
@@ -427,6 +429,144 @@ def test_the_films_of_a_run_are_refused(case, capsys):
     assert "of 150 evaluated films 3 are films of this run's train" in (
         capsys.readouterr().err
     )
+
+
+def test_what_nobody_said_is_said(case):
+    assert case.run() == 0
+    assert score.UNCHECKED in case.result()["notes"]
+    (case.root / "train.txt").write_text("99999999_000.png\n")
+    assert case.run(f"--trained_on={case.path('train.txt')}") == 0
+    assert score.UNCHECKED not in case.result()["notes"]
+
+
+def write_config(case, **data):
+    lines = [f"    c.data.{key} = {value!r}" for key, value in data.items()]
+    head = "from configs import common\ndef get_config():\n    c = common.base()\n"
+    text = head + "\n".join([*lines, "    return c", "VARIANTS = {}", ""])
+    (case.root / "configs").mkdir(exist_ok=True)
+    (case.root / "configs" / "mine.py").write_text(text)
+    return case.path("configs/mine.py")
+
+
+def test_films_set_apart_are_those_of_the_config_or_the_run(case, capsys):
+    every = [[i, *p] for i, p in zip(case.ids, case.good, strict=True)]
+    case.write("all.csv", ["id", *CLASSES], every)
+    flags = ["--split=set_apart/test", "--allow_extra"]
+
+    def films(*more):
+        assert case.run(*flags, *more, predictions="all.csv", resamples=0) == 0
+        return json.loads((case.root / "out" / "split.json").read_text())
+
+    assert case.run(*flags, predictions="all.csv") == 2
+    assert "give --config=FILE.py:VARIANT, or --trained_on=RUN" in (
+        capsys.readouterr().err
+    )
+    told = {"holdout": 30, "holdout_from": "patient_disjoint/test", "split_seed": 3}
+    config = write_config(case, **told, fractions=(0.6, 0.4, 0.0))
+    found = films(f"--config={config}")
+    assert found["parts"]["test"]["images"] == case.result()["n"] == 30
+    assert (found["seed"], found["holdout_from"]) == (3, told["holdout_from"])
+    assert found["fractions"] == [0.6, 0.4, 0.0]
+    seeded = films(f"--config={config}", "--split_seed=4")
+    assert seeded["seed"] == 4 and seeded["parts"] != found["parts"]
+    run = case.root / "run"
+    run.mkdir()
+    (run / "config.json").write_text(configs.to_json(configs.load(config)))
+    (run / "split.json").write_text('{"dataset": "toy/16px"}')
+    source = labelled.read_source(case.path("labels.csv"))
+    index = {name: np.arange(0) for name in ("train", "val", "test")}
+    (run / leakage.FILE).write_bytes(leakage.format_ids(source.records, index))
+    assert films(f"--trained_on={run}") == found
+    (run / "config.json").write_text("{}")
+    assert case.run(*flags, f"--trained_on={run}", predictions="all.csv") == 2
+    assert "has no config.json of a run" in capsys.readouterr().err
+
+
+def readers_of(case, films):
+    rows = [
+        [case.ids[k], who, *(case.labels[k] ^ (k % n == 0))]
+        for k in films
+        for n, who in ((5, "ann"), (7, "bob"), (3, "cid"), (4, "dan"))
+    ]
+    return case.write("readers.csv", ["id", "reader", *CLASSES], rows)
+
+
+def test_readers_read_the_films_too(case, page, capsys):
+    # Some of the films are of another part.
+    readers = f"--readers={readers_of(case, range(80, 170))}"
+    val = f"--validation={case.path('val.csv')}"
+    assert case.run(readers, val, resamples=0) == 0
+    assert "4 readers read 80 of the films" in capsys.readouterr().out
+    block = case.result()["readers"]
+    assert (block["films"], block["films_elsewhere"]) == (80, 10)
+    assert list(block["protocols"]) == ["majority", "each_other"]
+    frozen = case.result()["frozen"]["operating_points"]
+    assert block["threshold"]["values"] == {
+        name: frozen[name]["f1"]["threshold"] for name in CLASSES
+    }
+    about = json.loads((case.root / "out" / "config.json").read_text())
+    assert about["files"]["readers"]["sha256"] == block["sha256"]
+    assert "readers.csv" in page() and "readers" not in case.result("val")
+
+
+def test_a_reader_study_is_as_the_config_says(case):
+    path = readers_of(case, range(90, 130))
+    config = write_config(case)
+    text = (case.root / "configs" / "mine.py").read_text()
+    edit = "    c.eval.evaluators[3].update(threshold='0.4', protocols=('majority',))\n"
+    (case.root / "configs" / "mine.py").write_text(
+        text.replace("    return c", f"{edit}    return c")
+    )
+    assert case.run(f"--readers={path}", f"--config={config}", resamples=0) == 0
+    block = case.result()["readers"]
+    assert set(block["threshold"]["values"].values()) == {0.4}
+    assert list(block["protocols"]) == ["majority"]
+
+
+def test_wrong_readers_are_refused_before_anything_is_computed(case, capsys):
+    path = case.write("r.csv", ["id", "reader", "Mass"], [["x.png", "ann", 1]])
+    assert case.run(f"--readers={path}") == 2
+    assert "r.csv, line 2: film 'x.png' is unknown" in capsys.readouterr().err
+    assert not (case.root / "out").exists()
+
+
+def test_classes_of_one_label_alone_are_compared_as_undefined(case):
+    rows = [[i, 0, 0] for i in case.ids]
+    labels = case.write("none.csv", ["id", *CLASSES], rows)
+    flags = [f"--labels={labels}", "--split=test", "--margin=0.02", "--allow_missing"]
+    assert case.run(*flags, f"--compare={case.path('bad.csv')}") == 0
+    metrics = case.result()["comparison"]["metrics"]
+    for block in metrics.values():
+        for value in (block["mean"], *block["per_class"].values()):
+            assert value["verdict"] == "Undefined" and value["non_inferior"] is None
+    text = comparison.section(read_evidence(case.root / "out"))
+    assert "Undefined" in text
+
+
+def test_compiled_programs_are_kept_where_runs_keep_theirs(case, monkeypatch, tmp_path):
+    keys = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    names = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    before = [getattr(jax.config, key) for key in keys]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that what is set next is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(score, "_score", lambda flags, argv: None)
+    try:
+        jax.config.update(keys[0], None)
+        jax.config.update(keys[1], 9.0)
+        assert case.run() == 0
+        found = [str(getattr(jax.config, key)) for key in keys]
+        main._prepare_jax(deterministic=False)
+        assert found == [score.os.environ[name] for name in names]
+        # What the user says stands.
+        jax.config.update(keys[0], "elsewhere")
+        jax.config.update(keys[1], 9.0)
+        assert case.run() == 0
+        assert [getattr(jax.config, key) for key in keys] == ["elsewhere", 9.0]
+    finally:
+        for key, value in zip(keys, before, strict=True):
+            jax.config.update(key, value)
 
 
 def test_published_predictions_give_the_published_figures(

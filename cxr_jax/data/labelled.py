@@ -20,6 +20,7 @@ from cxr_jax.errors import DataError
 from cxr_jax.labels import NIH14
 
 CHESTXRAY14 = "chestxray14"
+SET_APART = tuple(name for name in splits.SCHEMES if name.startswith("set_apart"))
 ABOUT = ("patient", "study", "age", "sex", "view")
 MINED, SIMULATED, GIVEN = "mined", "simulated", "given"
 # A film of ChestX-ray14: eight digits of the patient, then the number of the film.
@@ -109,16 +110,36 @@ def read_source(
     return _from_dataset(labels, epath.Path(data_dir))
 
 
-def take_part(source: LabelSource, split: str | None, *, seed: int = 0) -> Part:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How the schemes that draw are drawn, by the names of a config's ``data``.
+
+    Attributes:
+        split_seed: of everything that is drawn.
+        fractions: shares of train, val and test.
+        holdout: films that are set apart; None where nobody said.
+        holdout_from: a listed part to draw them from; empty for all films.
+    """
+
+    split_seed: int = 0
+    fractions: tuple[float, ...] = splits.FRACTIONS
+    holdout: int | None = None
+    holdout_from: str = ""
+
+
+def take_part(
+    source: LabelSource, split: str | None, *, drawing: Drawing | None = None
+) -> Part:
     """The films of ``SCHEME/PART``.
 
     Args:
         source: of labels.
         split: ``SCHEME/PART``; a file of labels needs no scheme, and is one part whole.
-        seed: of the schemes that draw.
+        drawing: of the schemes that draw, as the run that they stand for.
 
     Raises:
-        DataError: not of that form, an unknown scheme or part, or an empty one.
+        DataError: not of that form, an unknown scheme or part, an empty one, or films to
+            be set apart without a word on how many and whence.
     """
     scheme, _, name = (split or "test").rpartition("/")
     if name not in splits.PARTS:
@@ -131,15 +152,22 @@ def take_part(source: LabelSource, split: str | None, *, seed: int = 0) -> Part:
             f"--split={split}: {source.name} needs a scheme, such as"
             f" --split=patient_disjoint/{name}; allowed: {', '.join(splits.SCHEMES)}"
         )
-    records = source.records
+    records, drawing = source.records, drawing or Drawing()
+    if scheme in SET_APART and drawing.holdout is None:
+        raise DataError(
+            f"--split={split}: which films {scheme} sets apart depends on the config of"
+            " the run; give --config=FILE.py:VARIANT, or --trained_on=RUN"
+        )
     if scheme:
+        shares = dataclasses.asdict(drawing)
         found = splits.split_records(
             records,
             scheme,
             dataset=source.name,
             version=source.version,
-            seed=seed,
+            seed=shares.pop("split_seed"),
             required=(name,),
+            **{key: value for key, value in shares.items() if value is not None},
         )
         return Part(name=name, index=found.parts[name], passport=found.passport)
     index = np.arange(len(records))

@@ -63,6 +63,14 @@ class Evaluator:
         """
         del predictions
 
+    def inputs(self) -> dict[str, str]:
+        """Files of its own that it reads: a result stands only while they are the same.
+
+        Returns:
+            Name of the setting → SHA-256 of the file that it means.
+        """
+        return {}
+
     def freeze(self, predictions: Predictions) -> dict[str, Any]:
         """On the validation part: what the other parts are judged by.
 

@@ -119,7 +119,8 @@ class Comparison(Evaluator):
             "value": None if ours is None else ours - theirs,
         }
         if drawn is None:
-            return block | {"low": None, "high": None, "discarded": 0, "p": None}
+            block |= {"low": None, "high": None, "discarded": 0, "p": None}
+            return block if self.margin is None else block | {"p_inferior": None}
         block |= dataclasses.asdict(bootstrap.percentile_interval(drawn))
         block["p"] = comparison.bootstrap_p(drawn)
         if self.margin is not None:

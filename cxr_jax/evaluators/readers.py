@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -16,7 +16,7 @@ from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators import reader_blocks
 from cxr_jax.evaluators.base import Blocks, Evaluator
 from cxr_jax.labels import NIH14
-from cxr_jax.metrics import agreement, bootstrap
+from cxr_jax.metrics import agreement, bootstrap, operating, ranking
 from cxr_jax.metrics import reader_study as studies
 from cxr_jax.predictions import Predictions
 
@@ -37,9 +37,11 @@ class Readers(Evaluator):
             empty.
         directory: of the prepared dataset, whose films and classes may occur; where
             empty, those of the predictions may.
+        films: further ids that may occur where there is no dataset.
         protocols: of ``agreement.NAMES``; ``truth`` where it is known.
-        threshold: what makes the model's scores calls: a number, or the name of an
-            operating point frozen on the validation part. The papers do not state theirs.
+        threshold: what makes the model's scores calls: a number in (0, 1), as text too, or
+            the name of an operating point frozen on the validation part. The papers do not
+            state theirs.
         tie: see ``agreement.Votes``.
         least: likewise.
         draws: resamples of patients; none where ``resamples`` is 0.
@@ -49,6 +51,7 @@ class Readers(Evaluator):
 
     file: str = ""
     directory: str = ""
+    films: Collection[str] = ()
     protocols: tuple[str, ...] = agreement.NAMES
     threshold: str | float = "f1"
     tie: str = "negative"
@@ -57,6 +60,22 @@ class Readers(Evaluator):
     margin: float = 0.0
     focus: str = "Pneumonia"
     requires: ClassVar[tuple[str, ...]] = ("probs",)
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("draws", 0, np.inf), ("margin", 0, 1)):
+            value = getattr(self, name)
+            if not least <= value < most:
+                raise ConfigError(
+                    f"the reader study's {name} is {value}; allowed: at least {least}"
+                    f"{'' if np.isinf(most) else f' and below {most}'}"
+                )
+        if unknown := [n for n in self.protocols if n not in agreement.NAMES]:
+            raise ConfigError(
+                f"the reader study's protocol {unknown[0]!r} is unknown; allowed:"
+                f" {', '.join(agreement.NAMES)}"
+            )
+        self._check_threshold()
+        _ = self.votes  # Refuses a wrong rule.
 
     @property
     def votes(self) -> agreement.Votes:
@@ -77,13 +96,13 @@ class Readers(Evaluator):
             DataError: the file, by line.
             ConfigError: an unknown protocol, or one that these readers do not allow.
         """
-        ids, classes = predictions.ids, (*NIH14, *predictions.classes)
-        path = epath.Path(self.file) if self.file else None
+        ids = {*predictions.ids.tolist(), *self.films}
+        classes = (*NIH14, *predictions.classes)
         if self.directory:
             table = records.read_records(self.directory)
             ids, classes = table.id, table.classes
-            path = path or epath.Path(self.directory) / reader_files.NAME
-        if path is None or (not self.file and not path.exists()):
+        path = self._path()
+        if path is None:
             return None
         found = reader_files.read_readers(
             path, ids=ids, classes=tuple(dict.fromkeys(classes))
@@ -97,9 +116,39 @@ class Readers(Evaluator):
             )
         return found
 
+    def inputs(self) -> dict[str, str]:
+        """The reader file, where there is one."""
+        path = self._path()
+        return {} if path is None or not path.exists() else {"file": _sha256(path)}
+
+    def _path(self) -> epath.Path | None:
+        """The file that was named; else that of the dataset, if it has one."""
+        if self.file:
+            return epath.Path(self.file).expanduser()
+        found = epath.Path(self.directory) / reader_files.NAME
+        return found if self.directory and found.exists() else None
+
     def rehearse(self, predictions: Predictions) -> None:
         """Refuses a file, or a panel, that the protocols cannot use."""
         self.load(predictions)
+
+    def _number(self) -> float | None:
+        """The threshold where it is a number: settings on a command line are text."""
+        try:
+            return float(self.threshold)
+        except ValueError:
+            return None
+
+    def _check_threshold(self) -> None:
+        """Refuses a number out of range, and names that no validation part freezes."""
+        number = self._number()
+        if number is None and self.threshold in _points_like(self.threshold):
+            return
+        if number is None or not 0 < number < 1:
+            raise ConfigError(
+                f"the reader study's threshold is {self.threshold!r}; allowed: a number in"
+                f" (0, 1), or one of {', '.join(_points_like(''))}"
+            )
 
     def __call__(
         self, predictions: Predictions, frozen: Mapping[str, Any] | None = None
@@ -136,7 +185,7 @@ class Readers(Evaluator):
             "patients": panel.units.count,
             "focus": focus,
             "threshold": {
-                "name": self.threshold,
+                "name": self.threshold if self._number() is None else self._number(),
                 "rule": "called where the raw score is at least the threshold",
                 "values": dict(zip(classes, thresholds, strict=True)),
                 "reasons": why,
@@ -172,8 +221,8 @@ class Readers(Evaluator):
         self, classes: Sequence[str], frozen: Mapping[str, Any]
     ) -> tuple[np.ndarray, dict[str, str]]:
         """One per class, NaN where there is none, and why."""
-        if not isinstance(self.threshold, str):
-            return np.full(len(classes), float(self.threshold)), {}
+        if (number := self._number()) is not None:
+            return np.full(len(classes), number), {}
         points = frozen.get("operating_points") or {}
         values, why = np.full(len(classes), np.nan), {}
         for c, name in enumerate(classes):
@@ -182,8 +231,9 @@ class Readers(Evaluator):
                 continue
             if self.threshold not in points[name]:
                 raise ConfigError(
-                    f"the reader study's threshold is {self.threshold!r}; allowed: a"
-                    f" number, or one of {', '.join(points[name])}"
+                    f"the reader study's threshold is {self.threshold!r}; frozen on the"
+                    f" validation part: {', '.join(points[name])}; give one of them, a"
+                    " number, or the evaluator that freezes points the same target"
                 )
             point = points[name][self.threshold]
             if point["threshold"] is None:
@@ -191,6 +241,24 @@ class Readers(Evaluator):
             else:
                 values[c] = point["threshold"]
         return values, why
+
+
+def _points_like(name: str) -> tuple[str, ...]:
+    """Names of operating points, with the target of a name such as sensitivity@0.95."""
+    kind, _, text = name.partition("@")
+    try:
+        target = {kind: float(text)} if 0 < float(text) <= 1 else {}
+    except ValueError:
+        target = {}
+    known = {k: v for k, v in target.items() if k in ("sensitivity", "specificity")}
+    # Without films: what comes back are the names, each with why it has no threshold.
+    count = ranking.count_labels(np.zeros((0, 1)), np.zeros(0, int))[0]
+    none = np.zeros(0)
+    return tuple(operating.choose_points(none, none, count=count, **known))
+
+
+def _sha256(path: epath.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _nothing(reason: str) -> Blocks:
@@ -203,7 +271,7 @@ def _about(calls: ReaderCalls, read: ReaderCalls) -> dict[str, Any]:
     return {
         "reason": None,
         "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": _sha256(path),
         "films": len(read.ids),
         "films_elsewhere": len(calls.ids) - len(read.ids),
         "missing_pairs": int(read.absent.sum()),

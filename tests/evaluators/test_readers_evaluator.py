@@ -1,6 +1,7 @@
 """The evaluator of a reader study: who takes part, what makes calls, what is refused."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -149,8 +150,10 @@ def test_calls_are_made_by_the_frozen_point_or_a_number(dataset):
     assert set(number["threshold"]["values"].values()) == {0.5}
     nothing = run(directory, predictions, {})
     assert set(nothing["threshold"]["reasons"]) == set(CLASSES)
-    with pytest.raises(ConfigError, match="'best'.*a number, or one of f1, youden"):
-        run(directory, predictions, threshold="best")
+    text = run(directory, predictions, {}, threshold="0.5")
+    assert text == number and text["threshold"]["name"] == 0.5
+    with pytest.raises(ConfigError, match="'sensitivity@0.95'; frozen .* f1, youden"):
+        run(directory, predictions, threshold="sensitivity@0.95")
 
 
 def test_intervals_and_verdicts_come_with_resamples(dataset):
@@ -205,6 +208,20 @@ def test_a_file_of_its_own_needs_no_dataset(dataset):
     path.write_text("\n".join([header, *lines]))
     with pytest.raises(DataError, match=r"line 2: film '020\.png' is unknown"):
         run("", predictions, file=str(path))
+    known = frozenset(film(k) for k in range(60))
+    assert run("", predictions, file=str(path), films=known)["films"] == 30
+
+
+def test_the_file_is_an_input_by_its_content(dataset):
+    directory, *_ = dataset
+    path = directory / "readers.csv"
+    want = {"file": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert Readers(directory=str(directory)).inputs() == want
+    assert Readers(file=str(path)).inputs() == want
+    path.write_text(path.read_text() + "\n")
+    assert Readers(file=str(path)).inputs() != want
+    path.unlink()
+    assert Readers(directory=str(directory)).inputs() == Readers().inputs() == {}
 
 
 def test_missing_calls_are_taken_where_a_protocol_can_do_without(dataset):
@@ -227,5 +244,19 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(dataset):
         Readers(directory=str(directory), protocols=("minority",)).load(predictions)
     with pytest.raises(ConfigError, match="5 voters"):
         Readers(directory=str(directory), least=5).load(predictions)
+    Readers(threshold="specificity@0.95")
+    for threshold in (
+        "best",
+        "sensitivity@0",
+        "sensitivity@.950",
+        "youden@1",
+        0.0,
+        "nan",
+    ):
+        with pytest.raises(ConfigError, match="or one of youden, sensitivity@0.9"):
+            Readers(threshold=threshold).rehearse(predictions)
+    for wrong in ({"margin": 1.0}, {"margin": -0.1}, {"draws": -1}, {"tie": "both"}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Readers(**wrong).rehearse(predictions)  # no file is there to be read
     with pytest.raises(ConfigError, match="needs probs"):
         check_requirements([Readers()], ["labels"])

@@ -1,0 +1,58 @@
+"""A stored evaluation stands while everything that it was made from is the same."""
+
+import pytest
+
+from cxr_jax import config as configs
+from cxr_jax import results
+from cxr_jax import run as runs
+from cxr_jax.errors import DataError
+from cxr_jax.preemption import Stopper
+
+TEST = [f"{k:03d}.png" for k in range(100) if k // 2 % 5 == 4]
+
+
+@pytest.fixture
+def evaluate(toy, tmp_path):
+    """From overrides to the results of a run that was trained once."""
+    config, data_dir = toy
+    few = ["phases.0.epochs=1.0", "eval.resamples=0", "eval.samples=0"]
+
+    def opened(*overrides):
+        return runs.open_run(
+            configs.load(config, [*few, *overrides]),
+            path=str(tmp_path / "run"),
+            data_dir=data_dir,
+            stopper=Stopper(),
+        )
+
+    runs.train(opened())
+    return lambda *overrides: results.evaluate_run(opened(*overrides))
+
+
+def write_calls(path, call):
+    lines = [f"{name},{who},{call}" for name in TEST for who in ("ann", "bob", "cid")]
+    path.write_text("\n".join(["id,reader,bright", *lines[:-1], lines[-1][:-1] + "1"]))
+
+
+def test_a_reader_file_is_brought_to_a_trained_run(evaluate, tmp_path):
+    before = evaluate()["test"]
+    assert before["inputs"] == {} and "no reader file" in before["readers"]["reason"]
+    path = tmp_path / "mine.csv"
+    write_calls(path, 0)
+    asked = [f"eval.evaluators.3.file={path}", "eval.evaluators.3.least=2"]
+    first = evaluate(*asked)["test"]
+    assert first["readers"]["films"] == len(TEST)
+    assert first["weights_sha256"] == before["weights_sha256"]
+    assert first["inputs"] == {"eval.evaluators.3.file": first["readers"]["sha256"]}
+    # The same again stands; other calls under the same name do not.
+    file = tmp_path / "run/evaluation/test/result.json"
+    written = file.stat().st_mtime_ns
+    assert evaluate(*asked)["test"]["readers"] == first["readers"]
+    assert file.stat().st_mtime_ns == written
+    write_calls(path, 1)
+    second = evaluate(*asked)["test"]
+    assert second["readers"]["sha256"] != first["readers"]["sha256"]
+    assert second["readers"]["fleiss"] != first["readers"]["fleiss"]
+    path.unlink()
+    with pytest.raises(DataError, match=r"mine\.csv: cannot be read"):
+        evaluate(*asked)
