@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from cxr_jax import explain
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators import base
 from cxr_jax.evaluators.localization import Localization
@@ -127,8 +128,27 @@ def test_films_without_boxes_cost_no_look_at_their_maps():
     none = dataclasses.replace(batch.boxes, mask=np.zeros((4, SLOTS), bool))
     found = observe(prediction, dataclasses.replace(batch, boxes=none))
     assert not found["localization/peak"].any()
-    text = observe.lower(prediction, batch).as_text()
-    assert "while" in text  # as many slots as are filled, not as there are
+
+
+@pytest.mark.parametrize("filled", [0, 1, 3, SLOTS])
+def test_as_many_slots_are_looked_at_as_are_filled(monkeypatch, filled):
+    """Counted as the compiled step runs, not as it is traced."""
+    looks, locate = [], explain.locate
+
+    def counted(maps, *, share):
+        jax.debug.callback(lambda: looks.append(1))
+        return locate(maps, share=share)
+
+    monkeypatch.setattr(explain, "locate", counted)
+    prediction, batch = scene(films=4)
+    mask = np.zeros((4, SLOTS), bool)
+    mask[1, :filled] = mask[0, : filled // 2] = True
+    mask[3] = True  # of a row that is padding
+    boxes = dataclasses.replace(batch.boxes, mask=mask)
+    step = jax.jit(lambda *given: EVALUATOR.observe(*given))
+    step(prediction, dataclasses.replace(batch, boxes=boxes))
+    jax.effects_barrier()
+    assert len(looks) == filled
 
 
 def test_maps_that_point_beat_chance_and_others_do_not():

@@ -1,13 +1,13 @@
 """Operating points and Platt scaling: frozen on validation, judged everywhere else."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
+from cxr_jax.data.splits import ids_sha256
 from cxr_jax.evaluators.base import Blocks, Evaluator
 from cxr_jax.metrics import bootstrap, calibration, operating, ranking, scaling, sums
 from cxr_jax.metrics.bootstrap import Units
@@ -56,7 +56,10 @@ class Probabilities(Evaluator):
         return {
             "operating_points": points,
             "platt": platt,
-            "chosen_on": {"n": len(predictions), "ids_sha256": digest(predictions)},
+            "chosen_on": {
+                "n": len(predictions),
+                "ids_sha256": ids_sha256(predictions.ids.tolist()),
+            },
         }
 
     def __call__(
@@ -176,16 +179,12 @@ class Probabilities(Evaluator):
         }
 
 
-def digest(predictions: Predictions) -> str:
-    """SHA-256 of the sorted ids, as in the split passport."""
-    text = "\n".join(sorted(predictions.ids.tolist()))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def in_sample(predictions: Predictions, frozen: Mapping[str, Any]) -> bool:
     """Whether these are the films on which points and scalings were chosen."""
     known = frozen.get("chosen_on")
-    return known is not None and known["ids_sha256"] == digest(predictions)
+    if known is None:
+        return False
+    return known["ids_sha256"] == ids_sha256(predictions.ids.tolist())
 
 
 def frozen_platt(

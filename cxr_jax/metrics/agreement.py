@@ -4,7 +4,8 @@
                 majority of each group of R - 1, R times (CheXNet v1: 3 of 4 readers; MURA:
                 5 of 6).
 ``each_other``  each reader against each other label, the model's labels among them; the
-                model against each reader (CheXNet v3, where the figure is F1).
+                model against each reader (CheXNet v3, where the figure is F1). Where the
+                model makes no call, readers are judged by the other readers alone.
 ``truth``       each reader and the model against what is known to be so.
 
 Axes: ``N`` films, ``R`` readers, ``C`` classes; NaN where a reader read no film.
@@ -50,7 +51,7 @@ class Comparison:
     Attributes:
         readers: bool ``[N, R, O, C, 4]``, outcomes of each reader against each of its O
             references: one, or by ``each_other`` R of them (number r of reader r is the
-            model, the others are readers).
+            model, without an outcome where it makes no call; the others are readers).
         model: bool ``[N, G, C, 4]``, outcomes of the model against each of G references.
         paired: bool ``[N, R, C, 4]``, outcomes of the model where reader r has one too:
             what the readers' are subtracted from.
@@ -69,7 +70,7 @@ class Averages:
 
     Attributes:
         readers: ``[…, R, C]``, of each reader; by ``each_other`` the mean over its R
-            references.
+            references, or R - 1 of a class of which the model makes no call.
         average: ``[…, C]``, mean over the readers.
         model: ``[…, C]``, mean over the model's references.
         difference: ``[…, C]``, model minus readers' average on the same films.
@@ -191,6 +192,10 @@ def average(
     A reader drawn twice counts twice, each time with the reference it had in the whole
     panel: its own copy never votes on it, and is never compared with it.
 
+    By ``each_other`` a model without a call of a class is no reference of it: readers are
+    judged by the others alone, and the model and the difference stay undefined. Drawn
+    without any other, a reader is undefined as well.
+
     Args:
         readers: a metric of ``Comparison.readers``, ``[…, R, O, C]``.
         model: of ``Comparison.model``, ``[…, G, C]``.
@@ -202,9 +207,13 @@ def average(
     if readers.shape[-2] == 1:
         each = readers[..., 0, :]
     else:
+        # A model with calls is undefined against every reader only where all calls of all
+        # are equal: then readers are undefined against each other, too.
+        called = ~np.isnan(model).all(axis=-2)[..., None, None, :]
         # The others as often as drawn, and the model once.
-        against = np.where(np.eye(count, dtype=bool), 1.0, drawn[..., None, :])
-        each = weighted_mean(readers, against)
+        itself = np.eye(count, dtype=bool)[..., None]
+        against = np.where(itself, called, drawn[..., None, :, None])
+        each = _mean_over_references(readers, against)
     own = model[..., 0, :] if model.shape[-2] == 1 else weighted_mean(model, drawn)
     mean = weighted_mean(each, drawn)
     return Averages(
@@ -225,9 +234,13 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Returns:
         ``[…, C]``, NaN where a value with weight is NaN.
     """
-    weights = weights[..., None]
+    return _mean_over_references(values, weights[..., None])
+
+
+def _mean_over_references(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """As ``weighted_mean``, weights ``[…, R, C]``; NaN where there is no weight at all."""
     total = np.where(weights > 0, values * weights, 0).sum(axis=-2)
-    return total / weights.sum(axis=-2)
+    return confusion.ratio(total, weights.sum(axis=-2))
 
 
 def expected_against_votes(
@@ -274,14 +287,11 @@ def expected_against_votes(
         positive, negative = share * positive, share * negative
         measured.append(
             [
-                _quotient((positive * chance[:, r]).sum(0), positive.sum(0)),
-                _quotient((negative * (1 - chance[:, r])).sum(0), negative.sum(0)),
+                confusion.ratio((positive * chance[:, r]).sum(0), positive.sum(0)),
+                confusion.ratio(
+                    (negative * (1 - chance[:, r])).sum(0), negative.sum(0)
+                ),
             ]
         )
     found = np.moveaxis(np.asarray(measured), 1, 0)
     return Measured(sensitivity=found[0], specificity=found[1])
-
-
-def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(below > 0, above / below, np.nan)

@@ -28,19 +28,19 @@ def outcomes(calls: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def sensitivity(counts: np.ndarray) -> np.ndarray:
     """TP / (TP + FN); NaN without a positive in the reference."""
     tp, _, fn, _ = _split(counts)
-    return _ratio(tp, tp + fn)
+    return ratio(tp, tp + fn)
 
 
 def specificity(counts: np.ndarray) -> np.ndarray:
     """TN / (TN + FP); NaN without a negative in the reference."""
     _, fp, _, tn = _split(counts)
-    return _ratio(tn, tn + fp)
+    return ratio(tn, tn + fp)
 
 
 def f1(counts: np.ndarray) -> np.ndarray:
     """2 TP / (2 TP + FP + FN); NaN without a positive in the reference or the calls."""
     tp, fp, fn, _ = _split(counts)
-    return _ratio(2 * tp, 2 * tp + fp + fn)
+    return ratio(2 * tp, 2 * tp + fp + fn)
 
 
 def kappa(counts: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def kappa(counts: np.ndarray) -> np.ndarray:
     """
     tp, fp, fn, tn = _split(counts)
     chance = (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)
-    return _ratio(2 * (tp * tn - fp * fn), chance)
+    return ratio(2 * (tp * tn - fp * fn), chance)
 
 
 METRICS = {
@@ -64,10 +64,14 @@ METRICS = {
 }
 
 
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """``above / below`` in float64, broadcast; NaN where ``below`` is not above 0."""
+    above, below = np.broadcast_arrays(
+        np.asarray(above, np.float64), np.asarray(below, np.float64)
+    )
+    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
+
+
 def _split(counts: np.ndarray) -> tuple[np.ndarray, ...]:
     counts = np.asarray(counts, dtype=np.float64)
     return tuple(counts[..., k] for k in range(4))
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full_like(below, np.nan), where=below > 0)

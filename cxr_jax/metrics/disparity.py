@@ -8,6 +8,7 @@ import numpy as np
 
 from cxr_jax.metrics import bootstrap, calibration, ranking
 from cxr_jax.metrics.bootstrap import Units
+from cxr_jax.metrics.confusion import ratio
 from cxr_jax.metrics.subgroups import Group
 from cxr_jax.metrics.sums import resample_sums, sum_by_unit
 
@@ -44,10 +45,12 @@ class Measure:
     Attributes:
         value: float64 ``[G, C]``, or ``[G]``; NaN where undefined or suppressed.
         drawn: float32 ``[R, G, C]``, or ``[R, G]``; R is 0 without resamples.
+        patients: int ``[G, C]``, or ``[G]``, that the values rest on.
     """
 
     value: np.ndarray
     drawn: np.ndarray
+    patients: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,9 @@ class Measured:
 
     Attributes:
         measures: ``auroc``, ``tpr``, ``fpr`` and ``calibration`` (mean probability less
-            frequency) per class; ``falsely_no_finding`` per group.
+            frequency) per class; ``falsely_no_finding`` per group. They rest on patients
+            positive or negative, whichever are fewer; positive; negative; with a known
+            label; with a finding.
         counts: per group, per class.
         negative_patients: int ``[G, C]``.
         with_finding: per group: films with a known label, with a finding, their patients.
@@ -97,8 +102,9 @@ def measure_groups(
     Reference: Seyyed-Kalantari et al., Nature Medicine 27 (2021): a finding missed as
     "no finding" is underdiagnosed.
     """
-    counts, negatives, with_finding = _support(calls, groups)
-    positives = np.array([[c.positive_patients for c in row] for row in counts])
+    counts, with_finding = _support(calls, groups)
+    patients = _patients(calls, groups)
+    positives, negatives = patients["tpr"], patients["fpr"]
     few = positives < FEWEST_PATIENTS
     few_negative = few | (negatives < FEWEST_PATIENTS)
     cells, missed = _sums(calls, groups)
@@ -111,17 +117,21 @@ def measure_groups(
     if resamples and key is not None:
         drawn = resample_sums(key, cells, resamples=resamples)
         drawn_missed = resample_sums(key, missed, resamples=resamples)
-    found = {"auroc": _areas(calls, groups, few_negative, key=key, resamples=resamples)}
+    areas = _areas(calls, groups, few_negative, key=key, resamples=resamples)
+    found = {"auroc": Measure(**areas, patients=patients["auroc"])}
     point, many = _rates(total), _rates(drawn)
     for name, hidden in (("tpr", few), ("fpr", few_negative), ("calibration", few)):
         found[name] = Measure(
             value=np.where(hidden, np.nan, point[name]),
             drawn=np.where(hidden, np.nan, many[name]).astype(np.float32),
+            patients=patients[name],
         )
-    scarce = np.array([c.positive_patients for c in with_finding]) < FEWEST_PATIENTS
+    concerned = np.array([c.positive_patients for c in with_finding])
+    scarce = concerned < FEWEST_PATIENTS
     found[MISSED] = Measure(
-        value=np.where(scarce, np.nan, _quotient(*np.moveaxis(total_missed, -1, 0))),
-        drawn=np.where(scarce, np.nan, _quotient(*np.moveaxis(drawn_missed, -1, 0))),
+        value=np.where(scarce, np.nan, ratio(*np.moveaxis(total_missed, -1, 0))),
+        drawn=np.where(scarce, np.nan, ratio(*np.moveaxis(drawn_missed, -1, 0))),
+        patients=concerned,
     )
     shown = {n: np.where(few, np.nan, point[n]) for n in ("probability", "frequency")}
     return Measured(
@@ -137,15 +147,31 @@ def measure_groups(
 
 def _support(
     calls: Calls, groups: Sequence[Group]
-) -> tuple[list[list[ranking.LabelCount]], np.ndarray, list[ranking.LabelCount]]:
-    code, counts, negatives, found = calls.units.code, [], [], []
+) -> tuple[list[list[ranking.LabelCount]], list[ranking.LabelCount]]:
+    code, counts, found = calls.units.code, [], []
     finding = _any_finding(calls.labels)
     for group in groups:
         labels, unit = calls.labels[group.member], code[group.member]
         counts.append(ranking.count_labels(labels, unit))
-        negatives.append([len(np.unique(unit[y == 0])) for y in labels.T])
         found += ranking.count_labels(finding[group.member][:, None], unit)
-    return counts, np.array(negatives), found
+    return counts, found
+
+
+def _patients(calls: Calls, groups: Sequence[Group]) -> dict[str, np.ndarray]:
+    """Patients that each measure rests on, int ``[G, C]``."""
+
+    def of(films: np.ndarray) -> np.ndarray:
+        code = calls.units.code
+        each = [[np.unique(code[g.member & f]).size for f in films.T] for g in groups]
+        return np.array(each, int)
+
+    positive, negative = of(calls.labels == 1), of(calls.labels == 0)
+    return {
+        "auroc": np.minimum(positive, negative),
+        "tpr": positive,
+        "fpr": negative,
+        "calibration": of(np.isfinite(calls.labels)),
+    }
 
 
 def _any_finding(labels: np.ndarray) -> np.ndarray:
@@ -183,19 +209,14 @@ def _rates(cells: np.ndarray) -> dict[str, np.ndarray]:
         np.asarray(cells, np.float64), -1, 0
     )
     n = positive + negative
-    probability, frequency = _quotient(probs, n), _quotient(positive, n)
+    probability, frequency = ratio(probs, n), ratio(positive, n)
     return {
-        "tpr": _quotient(hit, positive),
-        "fpr": _quotient(alarm, negative),
+        "tpr": ratio(hit, positive),
+        "fpr": ratio(alarm, negative),
         "probability": probability,
         "frequency": frequency,
         "calibration": probability - frequency,
     }
-
-
-def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(above, np.float64) / below
 
 
 def _areas(
@@ -205,7 +226,7 @@ def _areas(
     *,
     key: jax.Array | None,
     resamples: int,
-) -> Measure:
+) -> dict[str, np.ndarray]:
     """AUROC of each group on its own films, padded to few shapes for the compiler."""
     shape = hidden.shape
     value = np.full(shape, np.nan)
@@ -225,7 +246,7 @@ def _areas(
         drawn[:, g] = bootstrap.bootstrap(
             key, calls.scores[rows], labels, units, resamples=resamples
         ).auroc
-    return Measure(value=value, drawn=drawn)
+    return {"value": value, "drawn": drawn}
 
 
 def _errors(calls: Calls, groups: Sequence[Group], few: np.ndarray) -> np.ndarray:

@@ -25,7 +25,9 @@ class Gap:
             ``patients - 1`` degrees of freedom; see ``measure_gap``.
         p_holm: corrected for all gaps of its family.
         beyond_chance: ``p_holm`` is below 0.05; None without an interval.
-        patients: positive ones that the least supported of its figures rests on.
+        patients: that the least supported of its figures rests on: positive ones for
+            ``tpr``, negative ones for ``fpr``, the fewer of both for ``auroc``, all of a
+            known label for ``calibration``; with a finding for ``falsely_no_finding``.
         classes: columns that a mean runs over.
     """
 
@@ -70,18 +72,17 @@ def measure_gap(
         drawn = drawn[..., list(used)].mean(axis=-1) if used else drawn[..., 0]
     if not np.isfinite(value):
         return Gap(value=None, reason="suppressed or undefined in one of both")
-    support = [[found.counts[g][c] for c in used] for g in pair]
-    if columns is None:
-        support = [[found.with_finding[g]] for g in pair]
-    patients = [min(count.positive_patients for count in each) for each in support]
+    patients = measure.patients[pair]
+    if columns is not None:
+        patients = patients[:, list(used)].min(axis=1)
     ends = bounds(drawn[:, 0] - drawn[:, 1])
     return Gap(
         value=float(value),
         low=ends.low,
         high=ends.high,
-        p=_p(float(value), drawn[np.isfinite(drawn).all(axis=1)], np.array(patients)),
+        p=_p(float(value), drawn[np.isfinite(drawn).all(axis=1)], patients),
         discarded=ends.discarded,
-        patients=min(patients),
+        patients=int(patients.min()),
         classes=used,
     )
 

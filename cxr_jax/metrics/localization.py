@@ -6,14 +6,12 @@ of a class; a difference of two means on the same patients is resampled as one.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from cxr_jax.metrics import bootstrap
+from cxr_jax.metrics.confusion import ratio
+from cxr_jax.metrics.sums import resample_sums
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,12 +133,12 @@ def resample_means(
     classes: int,
     units: int,
     resamples: int,
-    chunk: int = 256,
+    chunk: int = 512,
 ) -> dict[str, np.ndarray]:
     """Means per class on resampled units, the same units for every measure.
 
     Args:
-        key: of the bootstrap; resample r depends on (key, r) only.
+        key: of the bootstrap, see ``sums.resample_sums``.
         values: measure → float ``[K]``, finite.
         column: int ``[K]``, class of each case.
         unit: int ``[K]``, what is drawn, of each case.
@@ -152,27 +150,10 @@ def resample_means(
     Returns:
         Measure → float64 ``[R, C]``; NaN where a resample has no case of the class.
     """
-    ones = np.ones(len(column))
-    sums = np.zeros((len(values) + 1, units, classes), np.float32)
-    for row, measured in zip(sums, (ones, *values.values()), strict=True):
-        np.add.at(row, (unit, column), measured)
-    chunk = min(chunk, resamples)
-    numbers = np.arange(-(-resamples // chunk) * chunk, dtype=np.uint32)
-    drawn = _sums(key, sums, numbers.reshape(-1, chunk))
-    drawn = np.asarray(drawn, np.float64).reshape(-1, *sums.shape[::2])[:resamples]
-    count = np.where(drawn[:, 0] > 0, drawn[:, 0], np.nan)
-    return {name: drawn[:, k + 1] / count for k, name in enumerate(values)}
-
-
-@jax.jit
-def _sums(key: jax.Array, sums: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Resampled sums ``[chunks, chunk, M, C]`` of the units' own ``[M, U, C]``."""
-
-    def chunk(number: jax.Array) -> jax.Array:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(number)
-        draw = partial(bootstrap.draw_weights, units=sums.shape[1])
-        weights = jax.vmap(draw)(keys)
-        exact = lax.Precision.HIGHEST
-        return jnp.einsum("ru,muc->rmc", weights, sums, precision=exact)
-
-    return lax.map(chunk, numbers)
+    table = np.stack([np.ones(len(column)), *values.values()], axis=1)
+    # A patient without a case may be drawn, and adds nothing.
+    sums = np.zeros((units, classes, table.shape[1]), np.float32)
+    np.add.at(sums, (unit, column), table)
+    drawn = resample_sums(key, sums, resamples=resamples, chunk=chunk)
+    count = drawn[..., 0]
+    return {name: ratio(drawn[..., k + 1], count) for k, name in enumerate(values)}

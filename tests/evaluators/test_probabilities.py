@@ -9,8 +9,9 @@ from scipy.special import expit, logit
 from sklearn import metrics as sk
 
 from cxr_jax import evaluate
+from cxr_jax.data import splits
 from cxr_jax.evaluators.classification import Classification
-from cxr_jax.evaluators.probabilities import Probabilities, digest
+from cxr_jax.evaluators.probabilities import Probabilities
 from cxr_jax.predictions import Predictions
 
 CLASSES = ("Pneumonia", "Mass", "Hernia")
@@ -78,7 +79,8 @@ def test_points_are_reported_with_the_frozen_threshold(judged):
 
 def test_the_part_of_the_choice_is_called_in_sample(judged):
     frozen, val, _, on_val, on_test = judged
-    assert frozen["chosen_on"] == {"n": len(val), "ids_sha256": digest(val)}
+    passport = splits.ids_sha256(val.ids.tolist())
+    assert frozen["chosen_on"] == {"n": len(val), "ids_sha256": passport}
     assert on_val["operating_points"]["in_sample"]
     assert on_val["calibration"]["platt"]["in_sample"]
     assert not on_test["operating_points"]["in_sample"]

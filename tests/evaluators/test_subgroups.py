@@ -23,8 +23,8 @@ from data_builders.phantom_chest import phantom_chest_dataset_builder as builder
 PNEUMOTHORAX = NIH14.index("Pneumothorax")
 
 
-def judge(cohort, part, *, seed, leans_on_tube=0.0):
-    """Scores of a reader who sees severity, and perhaps a tube."""
+def judge(cohort, part, *, seed, leans_on_tube=0.0, alarmed_by_women=0.0):
+    """Scores of a reader who sees severity, perhaps a tube, or shadows in women."""
     rows = [
         visit
         for patient in cohorts.schedule(cohort)
@@ -38,6 +38,9 @@ def judge(cohort, part, *, seed, leans_on_tube=0.0):
     )
     z = 1.2 * rng.normal(size=severity.shape) - 3 + 4.5 * severity**0.7
     z[:, PNEUMOTHORAX] += leans_on_tube * tube
+    female = np.array([v.patient.female for v in rows])
+    truth = np.stack([v.truth for v in rows])
+    z += alarmed_by_women * female[:, None] * (1 - truth)
     names = [f"{v.patient.number:08d}" for v in rows]
     return Predictions(
         classes=NIH14,
@@ -47,9 +50,9 @@ def judge(cohort, part, *, seed, leans_on_tube=0.0):
         index=np.arange(len(rows)),
         probs=(1 / (1 + np.exp(-z))).astype(np.float32),
         labels=np.stack([cohorts.mined_labels(cohort, v) for v in rows]),
-        truth=np.stack([v.truth for v in rows]),
+        truth=truth,
         age=np.array([v.patient.age for v in rows], np.float32),
-        sex=np.array(["F" if v.patient.female else "M" for v in rows]),
+        sex=np.where(female, "F", "M"),
         view=np.array(["AP" if v.ap else "PA" for v in rows]),
         observed={GROUP + "chest_tube": np.where(tube, "yes", "no")},
     )
@@ -95,6 +98,27 @@ def test_a_disparity_of_sex_is_none_of_age_or_view(planted):
     for found in planted["gaps"]:
         if found["axis"] != "sex":
             for name in ("auroc", "tpr", "fpr"):
+                assert not found["mean"][name].get("beyond_chance"), found["name"]
+
+
+@pytest.fixture(scope="module")
+def alarmed():
+    return block_of(builder.TINY, alarmed_by_women=0.6)
+
+
+@pytest.mark.parametrize("name", ["sex: F - M", "sex: F - M, view=PA"])
+def test_planted_false_alarms_show_as_such_and_as_overconfidence(alarmed, name):
+    found = gap(alarmed, name)["mean"]
+    for measure in ("fpr", "calibration"):
+        assert found[measure]["beyond_chance"] and found[measure]["low"] > 0, measure
+    assert found["fpr"]["patients"] > 5 * found["tpr"]["patients"]
+    assert not found["tpr"]["beyond_chance"]  # nothing was planted there
+
+
+def test_false_alarms_in_women_are_none_of_age_or_view(alarmed):
+    for found in alarmed["gaps"]:
+        if found["axis"] != "sex":
+            for name in ("fpr", "calibration"):
                 assert not found["mean"][name].get("beyond_chance"), found["name"]
 
 

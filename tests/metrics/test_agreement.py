@@ -240,6 +240,56 @@ def test_a_reader_drawn_twice_counts_twice_and_never_meets_its_copy():
         assert got.difference[c] == pytest.approx(machine - np.mean(own))
 
 
+def test_readers_are_judged_by_each_other_where_the_model_makes_no_call():
+    calls, model, _ = panel()
+    whole = measured("each_other", calls, model, None)
+    model[:, 1] = np.nan  # no threshold for this class
+    got = measured("each_other", calls, model, None)
+    said = [calls[:, r, 1] for r in range(4)]
+    own = [
+        np.mean([sk.f1_score(said[k], said[r]) for k in range(4) if k != r])
+        for r in range(4)
+    ]
+    np.testing.assert_allclose(got["f1"].readers[:, 1], own)
+    assert got["f1"].average[1] == pytest.approx(np.mean(own))
+    for name, found in got.items():
+        assert np.isfinite(found.average[1]), name
+        assert np.isnan(found.model[1]) and np.isnan(found.difference[1])
+        # The other class is what it was.
+        np.testing.assert_array_equal(found.readers[:, 0], whole[name].readers[:, 0])
+        assert found.difference[0] == whole[name].difference[0]
+
+
+def test_a_reader_drawn_alone_has_nobody_to_be_judged_by():
+    calls, model, _ = panel()
+    model[:, 1] = np.nan
+    comparison = agreement.compare("each_other", calls, model)
+    sums = [getattr(comparison, k).sum(axis=0) for k in ("readers", "model", "paired")]
+    parts = [confusion.f1(x) for x in sums]
+    drawn = np.array([[4, 0, 0, 0], [2, 2, 0, 0]])
+    got = agreement.average(*[np.stack([x, x]) for x in parts], drawn=drawn)
+    assert np.isfinite(got.average[:, 0]).all()  # the model is there
+    assert np.isnan(got.average[0, 1])
+    pair = sk.f1_score(calls[:, 1, 1], calls[:, 0, 1])
+    assert got.average[1, 1] == pytest.approx(pair)
+
+
+def test_findings_that_nobody_calls_leave_f1_undefined():
+    calls, model, _ = panel()
+    calls[..., 1] = model[:, 1] = 0
+    got = measured("each_other", calls, model, None)
+    assert np.isnan(got["f1"].average[1]) and np.isnan(got["f1"].model[1])
+    assert got["specificity"].average[1] == 1
+
+
+def test_a_ratio_with_nothing_below_is_undefined_and_exact_elsewhere():
+    got = confusion.ratio(np.float32([1, 0, 2]), np.float32([3, 0, np.nan]))
+    np.testing.assert_array_equal(got, [1 / 3, np.nan, np.nan])
+    assert got.dtype == np.float64
+    assert confusion.ratio(np.ones((2, 1)), np.full(3, 4.0)).shape == (2, 3)
+    assert np.isnan(confusion.ratio(0.0, 0.0))
+
+
 def test_what_a_protocol_cannot_do_is_refused():
     calls, model, _ = panel(readers=3)
     with pytest.raises(ConfigError, match="3 readers leave votes of 2.*least"):

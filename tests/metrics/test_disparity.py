@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
 from cxr_jax.metrics import bootstrap, disparity, gaps, subgroups
@@ -11,20 +12,25 @@ from cxr_jax.metrics.disparity import MISSED, Calls
 KEY = jax.random.key(1)
 
 
-def make_calls(*, films=900, classes=3, seed=0, gap=0.0):
-    """Films of two sexes; scores of women are ``gap`` lower where a finding is."""
+def make_calls(*, films=900, classes=3, seed=0, gap=0.0, alarm=0.0, lean=0.0):
+    """Films of two sexes.
+
+    Scores of women are ``gap`` lower where a finding is and ``alarm`` higher where none
+    is; the logits of their probabilities are ``lean`` higher.
+    """
     rng = np.random.default_rng(seed)
     patient = rng.permutation(np.arange(films) // 2)
     sex = np.where(patient % 2 == 0, "M", "F")
     labels = (rng.random((films, classes)) < 0.2).astype(np.float32)
-    lower = gap * (sex == "F")[:, None]
-    scores = rng.normal(size=labels.shape) + (2 - lower) * labels
+    women = (sex == "F")[:, None]
+    scores = rng.normal(size=labels.shape) + (2 - gap * women) * labels
+    scores += alarm * women * (1 - labels)
     labels[rng.random(labels.shape) < 0.02] = np.nan
     calls = Calls(
         scores=scores.astype(np.float32),
         labels=labels,
         thresholds=np.full(classes, 1.0),
-        probs=1 / (1 + np.exp(2.4 - 2 * scores)),
+        probs=1 / (1 + np.exp(2.4 - 2 * scores - lean * women)),
         units=bootstrap.resampling_units([f"p{k}" for k in patient]),
     )
     axes = subgroups.make_axes(sex=sex)
@@ -142,6 +148,99 @@ def test_a_planted_gap_is_found_and_has_a_sign():
     assert alarm.low < 0 < alarm.high
 
 
+def test_planted_false_alarms_are_found_and_nothing_else():
+    found, contrast = measured(alarm=0.5)
+    gap = gaps.measure_gap(found, "fpr", contrast, columns=[0, 1, 2])
+    # P(z > 0.5) - P(z > 1) of a normal score.
+    assert gap.value == pytest.approx(0.3085 - 0.1587, abs=0.05)
+    assert 0 < gap.low < gap.value < gap.high and gap.p < 1e-6
+    assert gap.patients == found.negative_patients[1:].min()
+    hit = gaps.measure_gap(found, "tpr", contrast, columns=[0, 1, 2])
+    assert hit.low < 0 < hit.high and hit.p > 0.05
+
+
+def test_planted_overconfidence_is_found_and_nothing_else():
+    found, contrast = measured(lean=0.8)
+    gap = gaps.measure_gap(found, "calibration", contrast, columns=[0, 1, 2])
+    assert 0.05 < gap.value < 0.2
+    assert 0 < gap.low < gap.value < gap.high and gap.p < 1e-4
+    for name in ("auroc", "tpr", "fpr"):  # neither order nor calls are touched
+        other = gaps.measure_gap(found, name, contrast, columns=[0, 1, 2])
+        assert other.low < 0 < other.high and other.p > 0.05
+
+
+def sparse_findings():
+    """12 women with a finding and 3,000 without; 600 men with and 3,000 without.
+
+    One film of each. False alarms: .20 of the women, .10 of the men; probabilities of
+    women are 0.03 above what is due.
+    """
+    sex = np.array(["F"] * 3012 + ["M"] * 3600)
+    label = np.r_[np.ones(12), np.zeros(3000), np.ones(600), np.zeros(3000)]
+    score = label.copy()
+    score[12 : 12 + 600] = score[3612 : 3612 + 300] = 1
+    probs = np.where(sex == "F", 12 / 3012 + 0.03, 1 / 6)
+    calls = Calls(
+        scores=score[:, None].astype(np.float32),
+        labels=label[:, None].astype(np.float32),
+        thresholds=np.array([0.5]),
+        probs=probs[:, None],
+        units=bootstrap.resampling_units([f"{k}" for k in range(len(sex))]),
+    )
+    axes = subgroups.make_axes(sex=sex)
+    groups = subgroups.make_groups(axes)
+    found = disparity.measure_groups(calls, groups, key=KEY, resamples=400)
+    contrast = subgroups.make_contrasts(axes, groups)[0]
+    return calls, lambda name: gaps.measure_gap(found, name, contrast, columns=[0])
+
+
+def test_each_measure_rests_on_its_own_patients():
+    _, measure = sparse_findings()
+    patients = {n: measure(n).patients for n in disparity.PER_CLASS}
+    assert patients == {"auroc": 12, "tpr": 12, "fpr": 3000, "calibration": 3012}
+
+
+def test_scarce_findings_hide_no_false_alarms():
+    """As certain as the test of two proportions, which has nothing of findings."""
+    _, measure = sparse_findings()
+    gap = measure("fpr")
+    assert gap.value == pytest.approx(0.1)
+    table = np.array([[600, 2400], [300, 2700]])
+    z = np.sqrt(stats.chi2_contingency(table, correction=False).statistic)
+    assert stats.t.isf(gap.p / 2, 2999) == pytest.approx(z, rel=0.1)
+    assert (gap.high - gap.low) / 3.92 == pytest.approx(0.1 / z, rel=0.15)
+
+
+def test_scarce_findings_hide_no_overconfidence():
+    """As certain as the t test of probability less finding, patient by patient."""
+    calls, measure = sparse_findings()
+    gap = measure("calibration")
+    assert gap.value == pytest.approx(0.03, abs=1e-6)
+    each = calls.probs[:, 0] - calls.labels[:, 0]
+    plain = stats.ttest_ind(each[:3012], each[3012:])
+    t = stats.t.isf(gap.p / 2, 3011)
+    assert 0.8 * plain.statistic < t < 1.1 * plain.statistic
+
+
+@pytest.mark.parametrize("negatives", [15, 40])
+def test_an_area_rests_on_its_smaller_side(negatives):
+    """Findings in nearly everyone: what is scarce is a film without one."""
+    calls, groups, contrasts = make_calls(films=800, classes=1)
+    labels = np.ones_like(calls.labels)
+    for group in groups[1:]:
+        rows = np.flatnonzero(group.member)
+        _, first = np.unique(calls.units.code[rows], return_index=True)
+        labels[rows[first[:negatives]]] = 0
+    few = Calls(**{**vars(calls), "labels": labels})
+    found = disparity.measure_groups(few, groups, key=KEY, resamples=50)
+    patients = {
+        n: gaps.measure_gap(found, n, contrasts[0], columns=[0]).patients
+        for n in disparity.PER_CLASS
+    }
+    assert patients["auroc"] == patients["fpr"] == negatives
+    assert patients["tpr"] > 150 and patients["calibration"] == 200
+
+
 def test_without_a_gap_p_is_rarely_small():
     """20 tables of one law: at most a few p below 0.05, none beyond correction."""
     found = []
@@ -149,10 +248,10 @@ def test_without_a_gap_p_is_rarely_small():
         got, contrast = measured(films=400, classes=2, seed=seed)
         found += [
             gaps.measure_gap(got, name, contrast, columns=[0, 1])
-            for name in ("auroc", "tpr", "fpr")
+            for name in disparity.PER_CLASS
         ]
     p = np.array([gap.p for gap in found])
-    assert (p < 0.05).mean() <= 0.12  # binomial(60, 0.05): 2.5 standard errors
+    assert (p < 0.05).mean() <= 0.12  # binomial(80, 0.05): 2.9 standard errors
     assert not any(gap.beyond_chance for gap in gaps.correct(found))
 
 

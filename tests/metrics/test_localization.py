@@ -137,6 +137,24 @@ def test_resampled_means_equal_a_loop_over_drawn_patients():
     np.testing.assert_array_equal(again["a"], found["a"])
 
 
+def test_patients_are_drawn_in_one_place_only(monkeypatch):
+    """Whatever ``sums.resample_sums`` draws is what the means are of."""
+
+    def third_twice(key, sums, *, resamples, chunk):
+        return np.stack([2 * sums[2]] * resamples)
+
+    monkeypatch.setattr(localization, "resample_sums", third_twice)
+    found = resample(
+        {"a": np.array([1.0, 2.0, 6.0])},
+        column=[0, 1, 1],
+        unit=[0, 2, 2],
+        classes=2,
+        units=3,
+        resamples=2,
+    )
+    np.testing.assert_array_equal(found["a"], [[np.nan, 4.0]] * 2)
+
+
 def test_intervals_are_those_of_the_textbook_and_patients_widen_them():
     rng = np.random.default_rng(0)
     share = (rng.random(200) < 0.3).astype(float)

@@ -252,4 +252,6 @@ def test_six_readers_and_no_model_calls():
     assert len(majority[0].readers) == 6 and majority[0].model.value is not None
     assert majority[1].model.value is None and majority[1].average.value is not None
     assert majority[1].difference.value is None
-    assert found.protocols["each_other"].metrics["f1"][1].average.value is None
+    alone = found.protocols["each_other"].metrics["f1"][1]  # readers among themselves
+    assert alone.average.value is not None and alone.model.value is None
+    assert alone.difference.value is None
