@@ -83,4 +83,4 @@ def arrange(moment, strike):
 if __name__ == "__main__":
     moment, name, *argv = sys.argv[1:]
     arrange(moment, lambda: os.kill(os.getpid(), getattr(signal, name)))
-    sys.exit(main.main(argv))
+    main.command(argv)

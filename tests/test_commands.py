@@ -265,3 +265,29 @@ def test_the_launcher_ends_as_its_processes_do(tmp_path, codes, status):
         [str(i), str(len(codes))] for i in range(len(codes))
     ]
     assert len({w[2] for w in words}) == 1 and words[0][2].startswith("127.0.0.1:")
+
+
+LATE = """
+import os, signal, sys
+from cxr_jax import main
+
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGTERM):
+        kill(me, number)
+
+late = Late()  # goes when the interpreter clears its modules
+main.command(sys.argv[1:])
+"""
+
+
+def test_a_signal_to_a_process_that_is_done_changes_nothing():
+    argv = [f"--config={CHEXNET}:phantom", "--mode=summary"]
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, *argv],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "batch statistics: 5,280" in done.stdout

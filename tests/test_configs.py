@@ -47,8 +47,10 @@ def distinct():
     seen = {}
     for spec in SPECS:
         config = configs.load(str(ROOT / spec))
-        computed = [configs.plain(config[key]) for key in ("task", "augment")]
-        computed += [phase["optimizer"] for phase in config.phases]  # rates aside
+        # Rates and the number of classes aside: they make no other program.
+        parts = {k: v for k, v in configs.plain(config.task).items() if k != "classes"}
+        computed = [parts, configs.plain(config.augment)]
+        computed += [phase["optimizer"] for phase in config.phases]
         seen.setdefault(repr([config.data.dataset, *computed]), spec)
     return list(seen.values())
 
