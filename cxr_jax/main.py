@@ -101,6 +101,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         needed = ("workdir", "inputs", "output")
     elif arguments.mode == "export":
         needed = ("workdir", "output")
+    elif arguments.mode == "report" and arguments.workdir:
+        needed = ()  # the files of the workdir say everything
     else:
         needed = ("config",)
     if missing := [f"--{name}" for name in needed if not getattr(arguments, name)]:
@@ -111,6 +113,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.mode == "predict":
         return _predict(arguments)
+    if arguments.mode == "report" and not arguments.config:
+        return _report(arguments, arguments.workdir)
     if arguments.mode == "export":
         return _export(arguments)
     config = configs.load(arguments.config, overrides)
@@ -132,10 +136,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         print(assembly.summary(config))
         return DONE
     if arguments.mode == "report":
-        runs = [] if arguments.runs is None else arguments.runs.split(",")
-        print(report.table_1(workdir, runs))
-        print(f"report: {report.write_report(workdir, runs)}")
-        return DONE
+        return _report(arguments, workdir)
     sharding.initialize_from_env()
     stopper = Stopper()
     stopper.install()
@@ -158,6 +159,15 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         print(results.headline(found))
         print(f"report: {page}")
     sharding.wait_for_peers("report")
+    return DONE
+
+
+def _report(arguments: argparse.Namespace, workdir: str) -> int:
+    from cxr_jax import report
+
+    runs = [] if arguments.runs is None else arguments.runs.split(",")
+    print(report.table_1(workdir, runs))
+    print(f"report: {report.write_report(workdir, runs)}")
     return DONE
 
 

@@ -103,7 +103,11 @@ def render(evidence: Evidence, *others: Evidence) -> str:
         _split(evidence),
         _run(evidence),
     )
-    return html.document(f"{evidence.title}: report", "\n".join(parts))
+    head, *sections = parts
+    body = "\n".join(sections)
+    return html.document(
+        f"{evidence.title}: report", "\n".join([head, html.contents(body), body])
+    )
 
 
 def _header(evidence: Evidence) -> str:

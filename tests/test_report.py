@@ -166,7 +166,11 @@ def test_the_page_needs_no_other_file_and_no_network(phantom):
     workdir, text, page, _ = phantom
     assert [p.name for p in (workdir / "report").iterdir()] == ["index.html"]
     assert len(text) < 5_000_000
-    assert page.sources and all(s.startswith("data:image/") for s in page.sources)
+    # Pictures within the page, and links to its own sections.
+    inside = [s for s in page.sources if s.startswith("#")]
+    pictures = [s for s in page.sources if s not in inside]
+    assert inside and all(f'id="{link[1:]}"' in text for link in inside)
+    assert pictures and all(s.startswith("data:image/") for s in pictures)
     assert not page.tags & {"script", "link", "iframe", "object", "base", "form"}
     assert not re.search(r"https?://|@import|url\(", text)
     assert "Content-Security-Policy" in text

@@ -84,7 +84,19 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str, dict[str, str
     with path.open("rb") as file:
         head = file.read(16)
     size = path.stat().st_size
-    if head.startswith(b"PK"):
+    # First: the length that such a file begins with may look like another format's mark.
+    header = int.from_bytes(head[:8], "little")
+    fits, named = header <= size - 8, path.suffix == ".safetensors"
+    if head[8:9] == b"{" and (fits or named):
+        if not fits:
+            raise CheckpointError(
+                f"damaged or cut off: a header of {header:,} bytes is announced, the"
+                f" file has {size:,}"
+            )
+        with safetensors.safe_open(path, framework="np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, "torch", dict(file.metadata() or {})
+    if head.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(path) as archive:
             keras = "model.weights.h5" in archive.namelist()
         if keras:
@@ -94,8 +106,4 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str, dict[str, str
         return keras_archive.read_hdf5(path, size), "keras", {}
     if head.startswith(b"\x80"):
         return torch_archive.read_stream(path), "torch", {}
-    if head[8:9] == b"{":
-        with safetensors.safe_open(path, framework="np") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, "torch", dict(file.metadata() or {})
     raise CheckpointError(f"no known format: give {FORMATS}")

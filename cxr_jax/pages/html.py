@@ -1,6 +1,7 @@
 """Pieces of a self-contained HTML page: nothing on it comes from a network."""
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -16,6 +17,8 @@ h2 { font-size:19px; margin:44px 0 10px; padding-top:14px;
   border-top:1px solid var(--line); }
 h3 { font-size:15px; margin:22px 0 6px; }
 p, li { max-width:76ch; }
+.contents { font-size:13px; line-height:1.9; margin:18px 0 0; }
+.contents a { color:var(--blue); text-decoration:none; white-space:nowrap; }
 .banner { background:#fff4e5; border-left:4px solid #cc6d1e; color:#6b3a00;
   padding:8px 14px; margin:16px 0; font-weight:600; max-width:none; }
 .note { color:var(--faint); font-size:13px; }
@@ -77,11 +80,24 @@ def document(title: str, body: str) -> str:
 def section(title: str, *parts: str) -> str:
     """A heading and what stands below it; empty parts are passed over."""
     content = "\n".join(part for part in parts if part)
-    return f"<section>\n{heading(title, level=2)}\n{content}\n</section>"
+    head = f'<h2 id="{anchor(title)}">{escape(title)}</h2>'
+    return f"<section>\n{head}\n{content}\n</section>"
+
+
+def anchor(title: str) -> str:
+    """What a link to a section ends in."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def contents(body: str) -> str:
+    """Links to the sections of a page, in their order."""
+    found = re.findall(r'<h2 id="([^"]+)">([^<]*)</h2>', body)
+    links = " · ".join(f'<a href="#{name}">{title}</a>' for name, title in found)
+    return f'<nav class="contents">{links}</nav>' if found else ""
 
 
 def heading(text: str, *, level: int) -> str:
-    """A heading of plain text; ``section`` makes those of level 2."""
+    """A heading of plain text; ``section`` makes those of level 2, with an anchor."""
     return f"<h{level}>{escape(text)}</h{level}>"
 
 

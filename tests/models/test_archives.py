@@ -2,6 +2,7 @@
 
 import collections
 import io
+import json
 import os
 import pathlib
 import pickle
@@ -733,3 +734,18 @@ def test_safetensors_that_lie_are_refused(header, tmp_path):
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(CheckpointError, match=r"nowhere\.pth: no such file"):
         archives.read(pathlib.Path("nowhere.pth"))
+
+
+@pytest.mark.parametrize("begins", [0x4780, 0x7980, 0x4B50])
+def test_a_header_whose_length_looks_like_another_format_is_read(tmp_path, begins):
+    """The first bytes are 0x80, as in torch's stream, or ``PK``, as in a zip file."""
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    header = {"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
+    text = json.dumps(header).encode().ljust(begins)
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(begins.to_bytes(8, "little") + text + array.tobytes())
+    found = archives.read(path)
+    np.testing.assert_array_equal(found.arrays["w"], array)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match="cut off"):
+        archives.read(path)
