@@ -198,12 +198,11 @@ def test_the_phantom_recipe_reaches_its_figure(tmp_path, phantom_data):
         "Where the maps",
     ):
         assert heading in page, heading
-    # The maps point at findings, by more than any of three kinds of chance explains. Of
-    # three seeds this held for 5, 6 and 4 of the 8 classes (benchmarks/RESULTS.md);
-    # another processor rounds otherwise, which is another seed.
+    # The maps point at findings, by more than any of three kinds of chance explains.
+    # Seed 0 reaches 5 of 8; seeds 1 and 2 reach 6 and 4 (benchmarks/RESULTS.md).
     ahead = result["localization"]["ahead_of_all"]
     assert len(ahead["of"]) == 8
-    assert len(ahead["classes"]) >= 4, result["localization"]["per_class"]
+    assert len(ahead["classes"]) >= 5, result["localization"]["per_class"]
 
 
 @pytest.mark.long
