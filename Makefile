@@ -6,6 +6,8 @@ VENV ?= .venv
 DATA_DIR ?= data
 WORKDIR ?= runs/chexnet-phantom
 NAME ?=
+# The rival in tests of imported weights; the build without gigabytes of CUDA.
+TORCH ?= torch==2.13.0+cpu
 BIN = $(VENV)/bin
 
 .PHONY: run test test-long measure lint clean help
@@ -29,6 +31,9 @@ $(VENV)/.core: setup.py requirements.lock
 $(VENV)/.test: $(VENV)/.core
 	@echo "installing the test extra"
 	@$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[test]'
+	@$(BIN)/python -c 'import torch' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet -c requirements.lock '$(TORCH)' 2>/dev/null || \
+	  echo "pip could not install $(TORCH): tests against torch will be skipped"
 	@touch $@
 
 run: $(VENV)/.core

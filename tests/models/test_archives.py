@@ -171,7 +171,9 @@ def test_arrays_come_back(kind, tmp_path):
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_arrays_of_torch_itself_come_back(legacy, tmp_path):
-    torch = pytest.importorskip("torch", reason="torch is in the dev extra")
+    torch = pytest.importorskip(
+        "torch", reason="torch is not installed; see CONTRIBUTING"
+    )
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     weights = net.state_dict()
     weights["slice"] = torch.arange(24.0).reshape(4, 6)[1:3, ::2]

@@ -35,7 +35,7 @@ from cxr_jax.models import (
 )
 from cxr_jax.models.passport import Passport
 
-torch = pytest.importorskip("torch", reason="torch is in the dev extra")
+torch = pytest.importorskip("torch", reason="torch is not installed; see CONTRIBUTING")
 
 MEAN, STD = layouts.IMAGENET_MEAN, layouts.IMAGENET_STD
 TINY = {"blocks": (2, 1), "growth": 4, "stem_width": 8}
