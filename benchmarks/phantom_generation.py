@@ -4,7 +4,7 @@
 
 A builder comes by a film in one of two ways. They take turns in one process:
 
-- computed: ``phantom_chest.generate``, with labels, boxes, regions and readers;
+- computed: ``radiograph.generate``, with labels, boxes, regions and readers;
 - read: what the ChestX-ray14 builder does with a released film: decode a PNG of 1024 px
   (``read_film``), reduce it by area (``reduce_film``). No labels.
 
@@ -28,6 +28,7 @@ import PIL.Image
 
 from cxr_jax.data.image import read_film, reduce_film
 from data_builders.phantom_chest import phantom_chest_dataset_builder as phantom
+from data_builders.phantom_chest import radiograph
 from data_builders.phantom_chest.cohort import Cohort
 
 COHORTS = {cohort.size: cohort for cohort in (phantom.TINY, phantom.SMALL)}
@@ -37,7 +38,7 @@ GRAIN = 1.0
 
 def compute(cohort: Cohort) -> list[np.ndarray]:
     """The films of a cohort."""
-    return [made.image for made in phantom.generate(cohort)]
+    return [made.image for made in radiograph.generate(cohort)]
 
 
 def read(paths: list[pathlib.Path], size: int) -> list[np.ndarray]:

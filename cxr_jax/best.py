@@ -76,7 +76,7 @@ def read(source: str | os.PathLike) -> Best:
     found = _restore(path, config, task)
     params, rest = found.state.params, found.state.rest
     digest = sha256({"params": params, "rest": rest})
-    frozen, missing = _frozen(path, digest)
+    frozen, missing = _frozen(path, digest, config["eval"].get("tta") or {})
     return Best(
         config=config,
         task=task,
@@ -149,8 +149,10 @@ def _size(path: epath.Path) -> int:
     )
 
 
-def _frozen(path: epath.Path, digest: str) -> tuple[dict[str, Any], str]:
-    """What was frozen, if it belongs to these weights; else why there is nothing."""
+def _frozen(
+    path: epath.Path, digest: str, views: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """What was frozen, if it belongs to these weights and views; else why nothing is."""
     result = workdir.read_json(path / "evaluation" / FROZEN_ON / "result.json")
     if result is None:
         return {}, "the run was not evaluated (--mode=evaluate)"
@@ -159,6 +161,8 @@ def _frozen(path: epath.Path, digest: str) -> tuple[dict[str, Any], str]:
             {},
             f"evaluation/{FROZEN_ON} belongs to other weights (--mode=evaluate)",
         )
+    if (result["settings"].get("tta") or {}) != views:
+        return {}, f"evaluation/{FROZEN_ON} averaged other views (--mode=evaluate)"
     frozen = result.get("frozen") or {}
     calibrated = bool(frozen.get("platt"))
     return frozen, "" if calibrated else "its evaluation froze no calibration"

@@ -22,6 +22,7 @@ from cxr_jax.predictions import (
     format_predictions,
     write_atomically,
 )
+from cxr_jax.progress import say
 from cxr_jax.types import Batch, Prediction
 
 SCHEMA = 2
@@ -157,6 +158,9 @@ def evaluate_table(
         "environment": environment(),
     }
     for evaluator in chosen:
+        if jax.process_index() == 0:
+            name = type(evaluator).__name__
+            say(f"{split}: {name} of {len(predictions):,} films")
         for block, content in evaluator(predictions, frozen or {}).items():
             result.setdefault(block, {}).update(plain(content))
     return result

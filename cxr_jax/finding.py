@@ -45,6 +45,8 @@ class Finding:
         std: float32 ``[C]``, spread of ``raw`` over dropout masks, or None. Low spread
             does not mean correct.
         boxes: list of ``(class, score, (x1, y1, x2, y2))`` in [0, 1], or None.
+        trained_on: name of the dataset that trained and calibrated the model; empty where
+            unknown. What holds there need not hold for this film.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Finding:
     unit: str = "map"
     std: np.ndarray | None = None
     boxes: list[tuple[str, float, tuple[float, ...]]] | None = None
+    trained_on: str = ""
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -116,6 +119,12 @@ class Finding:
             notes.append(
                 "±: spread over dropout masks; low spread does not mean correct."
             )
+        if self.trained_on:
+            what = "trained and calibrated" if self.calibrated.any() else "trained"
+            notes.append(
+                f"The model was {what} on {self.trained_on}: nothing is known of how it"
+                " does on other films."
+            )
         return (*notes, RESEARCH_USE)
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,7 +146,9 @@ class Finding:
                 found[name]["uncalibrated_because"] = self.reasons[c]
             found[name]["reading"] = self.readings[c]
         boxes = {} if self.boxes is None else {"boxes": self.boxes}
-        return {"name": self.name, "findings": found, **boxes, "note": RESEARCH_USE}
+        origin = {"trained_on": self.trained_on} if self.trained_on else {}
+        note = {"note": RESEARCH_USE}
+        return {"name": self.name, "findings": found, **boxes, **origin, **note}
 
     def plot(self, classes: Sequence[str] | None = None, *, side: float = 2.6) -> Plot:
         """The film, and under the map of each class again.
@@ -162,6 +173,7 @@ class Finding:
                 "plot: this finding holds no maps; predict with maps=True, and a task"
                 " that gives maps"
             )
+        origin = f"\ntrained on {self.trained_on}" if self.trained_on else ""
         panels = [
             Panel(
                 title=self._caption(column),
@@ -173,7 +185,7 @@ class Finding:
         return draw(
             self.film,
             panels,
-            title=f"{self.name}\nfilm as the model saw it",
+            title=f"{self.name}\nfilm as the model saw it{origin}",
             shape=self.shape,
             unit=self.unit,
             side=side,

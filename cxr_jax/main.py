@@ -212,7 +212,9 @@ def _build_phantom(config: Any, data_dir: str) -> None:
     import data_builders
 
     try:
-        data_builders.build(config.data.dataset, data_dir=data_dir)
+        data_builders.build(
+            config.data.dataset, data_dir=data_dir, workers=data_builders.cores()
+        )
     except OSError as error:
         if error.errno in FULL:
             raise

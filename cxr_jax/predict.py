@@ -234,6 +234,7 @@ class Predictor:
             unit=UNITS.get(getattr(self._task, "maps", ""), "map"),
             std=found.get("std"),
             boxes=self._boxes(found["boxes"]),
+            trained_on=self.about.get("trained on", ""),
         )
 
     def _reason(self, name: str) -> str:

@@ -6,13 +6,10 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from cxr_jax.errors import ConfigError, InputRejected
 from cxr_jax.finding import Finding
@@ -25,12 +22,12 @@ from cxr_jax.predictions import (
     format_predictions,
     write_atomically,
 )
+from cxr_jax.progress import say, track
 
 # What is taken from a folder; other files there are counted, and left alone.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 DONE, REJECTED = 0, 1
 THREADS = 4
-SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,10 +89,10 @@ def predict_files(
     ids: list[str] = []
     lines: list[str] = []
     read = _read(reader, films, maps=overlays, prevalence=prevalence)
-    for film, found in _track(read, total=len(films.paths)):
+    for film, found in track(read, total=len(films.paths), what="films"):
         about: dict[str, Any] = {"id": film, "note": RESEARCH_USE}
         if isinstance(found, InputRejected):
-            _say(f"rejected: {film}: {found}")
+            say(f"rejected: {film}: {found}")
             about |= {"rejected": {"code": found.code, "hint": found.hint}}
         else:
             about |= found.to_dict()
@@ -111,7 +108,7 @@ def predict_files(
         table = _table(reader, ids, [getattr(row, which) for row in rows])
         write_atomically(output / f"{name}.csv", format_predictions(table))
     write_atomically(output / "predictions.txt", _sidecar(reader, rows, films))
-    _say(
+    say(
         f"{len(rows)} of {len(films.paths)} films read, {rejected} rejected,"
         f" {films.ignored} other files ignored: {output}"
     )
@@ -262,20 +259,3 @@ def _sidecar(reader: Predictor, rows: Sequence[Finding], films: Inputs) -> str:
         lines.append(f"  {name}: {word}{point}")
     lines.append("Below a threshold is not the same as normal. " + MAPS_SHOW)
     return "\n".join(lines) + "\n"
-
-
-def _track(items: Iterable[Any], *, total: int) -> Iterator[Any]:
-    """A bar on a terminal, with the lines of rejected films above it; else plain lines."""
-    if sys.stderr.isatty():
-        yield from tqdm.tqdm(items, total=total, unit="film", dynamic_ncols=True)
-        return
-    last = time.monotonic()
-    for count, item in enumerate(items, start=1):
-        yield item
-        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            _say(f"{count} of {total} films")
-
-
-def _say(line: str) -> None:
-    tqdm.tqdm.write(line, file=sys.stderr)

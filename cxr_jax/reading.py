@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cxr_jax import evaluate, objective
+from cxr_jax import evaluate, objective, progress
 from cxr_jax.checkpoint import host
 from cxr_jax.data.records import Records
 from cxr_jax.evaluators.base import Evaluator, observe
@@ -77,9 +77,17 @@ class Reader:
             losses.append(loss)
             return prediction
 
+        batches = part.batches()
+        if jax.process_index() == 0:
+            batches = progress.track(
+                batches,
+                total=len(part.index),
+                what="films",
+                size=lambda batch: len(batch.mask),
+            )
         table = evaluate.predict_split(
             predict,
-            part.batches(),
+            batches,
             records=part.records,
             expected=part.index,
             classes=self._task.classes,

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from cxr_jax.data import manifest as manifests
 from cxr_jax.errors import UserError
-from data_builders import install
+from data_builders import install, workers
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--workers",
         type=_natural,
-        default=_cores(),
+        default=workers.cores(),
         metavar="N",
         help="processes that read films; 0: none but this (default: the cores)",
     )
@@ -69,12 +69,6 @@ def parser() -> argparse.ArgumentParser:
 def default_data_dir() -> str:
     """TFDS's own default, without importing it."""
     return os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Not on every system.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:

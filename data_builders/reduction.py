@@ -6,29 +6,25 @@ remembers path, size and time of change of each source, so that a second run doe
 read them. Files appear by renaming and end with a checksum: a torn one is made again.
 """
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import pathlib
 import struct
-import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
-import cv2
 import numpy as np
 
 from cxr_jax.data.image import read_bytes, read_film, reduce_film
 from cxr_jax.errors import InputRejected
-from data_builders.progress import track
+from cxr_jax.progress import track
+from data_builders.workers import ordered_map
 
 # Raise it whenever the pixels of a reduced film change.
 VERSION = 1
 INDEX = "sources.jsonl"
-CHUNK = 8
 # Height and width of the source, after the pixels.
 SHAPE = struct.Struct(">II")
 
@@ -141,7 +137,8 @@ def reduce_all(
         for name, entry in found.items()
         if entry is None or not cache.path(entry.key).exists()
     ]
-    results = _map(cache, [str(sources[name]) for name in todo], workers)
+    paths = [str(sources[name]) for name in todo]
+    results = ordered_map(cache.reduce, paths, workers=workers)
     with open(cache.folder / INDEX, "a") as index:
         for name, result in zip(
             todo, track(results, total=len(todo), what="films reduced"), strict=True
@@ -174,31 +171,3 @@ def _read_index(cache: Cache) -> dict[tuple[str, int, int], Reduced]:
     if lines[-1]:  # The next line must not join the torn one.
         path.write_text("".join(f"{line}\n" for line in lines[:-1]))
     return known
-
-
-def _map(
-    cache: Cache, sources: Iterable[str], workers: int
-) -> Iterator[Reduced | Refused]:
-    if not workers:
-        yield from map(cache.reduce, sources)
-        return
-    # Spawned, not forked: the parent may hold threads of other libraries.
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_worker
-    ) as pool:
-        try:
-            yield from pool.map(cache.reduce, sources, chunksize=CHUNK)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)  # One process per core is enough.
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    # A killed parent cannot tell its workers to stop.
-    multiprocessing.parent_process().join()
-    os._exit(1)

@@ -15,6 +15,9 @@ from cxr_jax.data.records import Records
 from cxr_jax.errors import ConfigError, DataError
 from cxr_jax.evaluators.base import check_requirements
 from cxr_jax.evaluators.classification import Classification
+from cxr_jax.evaluators.probabilities import Probabilities
+from cxr_jax.evaluators.readers import Readers
+from cxr_jax.evaluators.subgroups import Subgroups
 from cxr_jax.types import Batch, Prediction
 
 CLASSES = ("Mass", "Nodule", "Hernia")
@@ -252,6 +255,19 @@ def test_requirements_are_checked_before_the_first_step():
     check_requirements(chosen, ["labels", "probs", "boxes"])
     with pytest.raises(ConfigError, match="Classification needs labels"):
         check_requirements(chosen, ["probs"])
+
+
+@pytest.mark.parametrize("judge", [Subgroups, Readers])
+def test_a_point_that_nobody_freezes_is_refused_before_the_first_step(judge):
+    key = "point" if judge is Subgroups else "threshold"
+    wants = judge(**{key: "sensitivity@0.95"})
+    have = ["labels", "probs"]
+    check_requirements([Probabilities(sensitivity=0.95), wants], have)
+    with pytest.raises(ConfigError, match=r"'sensitivity@0\.95'.*sensitivity@0\.9,"):
+        check_requirements([Probabilities(), wants], have)
+    # Where nothing is frozen, the evaluation itself says so; a number needs nothing.
+    check_requirements([wants], have)
+    check_requirements([Probabilities(), Readers(threshold=0.3)], have)
 
 
 def test_evaluation_is_written_whole_and_read_back_exactly(tmp_path):

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # CONTRIBUTING.md shows the same numbers.
 LEVELS = {
     -1: "errors",
-    0: "boxes config labels preemption sharding types",
+    0: "boxes config labels preemption progress sharding types",
     1: "data.* models.* metrics.* frequencies losses logbook predictions workdir",
     2: "division explain hooks intake objective plots samples scoring",
     3: "evaluators.* finding tasks.base",

@@ -252,7 +252,9 @@ def test_prevalence_of_another_site(run, films, tmp_path):
             reader.predict(film, prevalence=wrong)
 
 
-@pytest.mark.parametrize("fault", ["absent", "other weights", "nothing frozen"])
+@pytest.mark.parametrize(
+    "fault", ["absent", "other weights", "other views", "nothing frozen"]
+)
 def test_calibration_of_other_weights_is_not_used(run, films, tmp_path, fault):
     copy = scaled(run, tmp_path, FROZEN if fault != "nothing frozen" else {})
     path = copy / "evaluation" / "val" / "result.json"
@@ -264,12 +266,27 @@ def test_calibration_of_other_weights_is_not_used(run, films, tmp_path, fault):
         result = json.loads(path.read_text()) | {"weights_sha256": "ab" * 32}
         path.write_text(json.dumps(result))
         words = "other weights"
+    if fault == "other views":
+        result = json.loads(path.read_text())
+        result["settings"]["tta"] = {"name": "cxr_jax.tta.TenCrop", "size": 14}
+        path.write_text(json.dumps(result))
+        words = "averaged other views"
     finding = cxr_jax.load(copy).predict(films["000.png"] / 255)
     assert not finding.calibrated.any() and np.isnan(finding.thresholds).all()
     np.testing.assert_array_equal(finding.probs, finding.raw)
     assert f"Uncalibrated (all classes): {words}" in str(finding).replace(
         "its evaluation ", ""
-    ).replace("the run ", "").replace("evaluation/val belongs to ", "")
+    ).replace("the run ", "").replace("evaluation/val belongs to ", "").replace(
+        "evaluation/val ", ""
+    )
+
+
+def test_a_finding_says_which_films_the_model_knows(reader, films):
+    finding = reader.predict(films["000.png"] / 255)
+    assert "on toy/16px: nothing is known" in str(finding)
+    assert finding.to_dict()["trained_on"] == "toy/16px"
+    first, *_ = finding.plot().axes
+    assert "trained on toy/16px" in first.get_title()
 
 
 def test_spread_over_dropout_masks(reader, films):

@@ -71,6 +71,14 @@ class Evaluator:
         """
         return {}
 
+    def freezes(self) -> tuple[str, ...]:
+        """Names of the operating points that ``freeze`` chooses for each class."""
+        return ()
+
+    def calls_at(self) -> str:
+        """Name of the frozen operating point at which it calls films; empty: at none."""
+        return ""
+
     def freeze(self, predictions: Predictions) -> dict[str, Any]:
         """On the validation part: what the other parts are judged by.
 
@@ -120,14 +128,23 @@ def check_requirements(
         available: fields that dataset and task provide, such as ``labels``, ``probs``.
 
     Raises:
-        ConfigError: names the evaluator and the missing fields.
+        ConfigError: names the evaluator and the missing fields, or an operating point that
+            none of the others freezes.
     """
     available = set(available)
+    points = [name for evaluator in evaluators for name in evaluator.freezes()]
     for evaluator in evaluators:
         if missing := [f for f in evaluator.requires if f not in available]:
             raise ConfigError(
                 f"{type(evaluator).__name__} needs {', '.join(missing)}; there is only"
                 f" {', '.join(sorted(available))}: choose another evaluator or dataset"
+            )
+        point = evaluator.calls_at()
+        if point and points and point not in points:
+            raise ConfigError(
+                f"{type(evaluator).__name__} calls films at {point!r}; the validation part"
+                f" freezes {', '.join(points)}: name one of them, or give the evaluator"
+                " that freezes points the same target"
             )
 
 

@@ -36,6 +36,12 @@ class Probabilities(Evaluator):
     specificity: float = 0.9
     requires: ClassVar[tuple[str, ...]] = ("probs", "labels")
 
+    def freezes(self) -> tuple[str, ...]:
+        """Four points; two carry their targets in their names."""
+        return operating.point_names(
+            sensitivity=self.sensitivity, specificity=self.specificity
+        )
+
     def freeze(self, predictions: Predictions) -> dict[str, Any]:
         """Thresholds and scalings of every class, and the films they were chosen on."""
         units = bootstrap.resampling_units(predictions.patients)

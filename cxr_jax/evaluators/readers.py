@@ -16,7 +16,7 @@ from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators import reader_blocks
 from cxr_jax.evaluators.base import Blocks, Evaluator
 from cxr_jax.labels import NIH14
-from cxr_jax.metrics import agreement, bootstrap, operating, ranking
+from cxr_jax.metrics import agreement, bootstrap, operating
 from cxr_jax.metrics import reader_study as studies
 from cxr_jax.predictions import Predictions
 
@@ -131,6 +131,10 @@ class Readers(Evaluator):
     def rehearse(self, predictions: Predictions) -> None:
         """Refuses a file, or a panel, that the protocols cannot use."""
         self.load(predictions)
+
+    def calls_at(self) -> str:
+        """The point that the model's calls are compared with readers at."""
+        return str(self.threshold) if self._number() is None else ""
 
     def _number(self) -> float | None:
         """The threshold where it is a number: settings on a command line are text."""
@@ -251,10 +255,7 @@ def _points_like(name: str) -> tuple[str, ...]:
     except ValueError:
         target = {}
     known = {k: v for k, v in target.items() if k in ("sensitivity", "specificity")}
-    # Without films: what comes back are the names, each with why it has no threshold.
-    count = ranking.count_labels(np.zeros((0, 1)), np.zeros(0, int))[0]
-    none = np.zeros(0)
-    return tuple(operating.choose_points(none, none, count=count, **known))
+    return operating.point_names(**known)
 
 
 def _sha256(path: epath.Path) -> str:

@@ -51,6 +51,10 @@ class Subgroups(Evaluator):
     crossed: int = 3
     requires: ClassVar[tuple[str, ...]] = ("probs", "labels")
 
+    def calls_at(self) -> str:
+        """The point of the rates at a threshold."""
+        return self.point
+
     def __call__(
         self, predictions: Predictions, frozen: Mapping[str, Any] | None = None
     ) -> Blocks:

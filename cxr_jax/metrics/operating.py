@@ -103,6 +103,14 @@ class DecisionCurve:
     treat_all: np.ndarray
 
 
+def point_names(
+    *, sensitivity: float = 0.9, specificity: float = 0.9
+) -> tuple[str, str, str, str]:
+    """What ``choose_points`` gives, in its order."""
+    wanted = (f"sensitivity@{sensitivity:g}", f"specificity@{specificity:g}")
+    return ("youden", *wanted, "f1")
+
+
 def choose_points(
     scores: np.ndarray,
     labels: np.ndarray,
@@ -130,8 +138,7 @@ def choose_points(
 
     Reference: Youden, Cancer 3 (1950).
     """
-    wanted = (f"sensitivity@{sensitivity:g}", f"specificity@{specificity:g}")
-    names = ("youden", *wanted, "f1")
+    names = point_names(sensitivity=sensitivity, specificity=specificity)
     if count.undefined:
         return {n: Point(threshold=None, reason=count.undefined) for n in names}
     known = np.isfinite(labels)
@@ -146,10 +153,10 @@ def choose_points(
     tp, fp = np.rint(tpr * positives), np.rint(fpr * negatives)
     useful = (tp > 0) & (fp < negatives)
     met = {
-        "youden": (useful & (tpr > fpr), tpr - fpr),
-        wanted[0]: (useful & (tp >= sensitivity * positives - 1e-9), threshold),
-        wanted[1]: (useful & (fp <= (1 - specificity) * negatives + 1e-9), -threshold),
-        "f1": (useful, 2 * tp / (tp + fp + positives)),
+        names[0]: (useful & (tpr > fpr), tpr - fpr),
+        names[1]: (useful & (tp >= sensitivity * positives - 1e-9), threshold),
+        names[2]: (useful & (fp <= (1 - specificity) * negatives + 1e-9), -threshold),
+        names[3]: (useful, 2 * tp / (tp + fp + positives)),
     }
     return {
         name: _point(threshold, tpr, fpr, *met[name], name=name, flag=count.flag)

@@ -50,7 +50,7 @@ figcaption { color:var(--faint); font-size:13px; max-width:76ch; margin-top:4px;
 .films figure { margin:4px 0 10px; }
 .films figcaption { font-size:12px; line-height:1.4; overflow-wrap:anywhere; }
 pre { background:#f4f6f8; padding:12px; overflow-x:auto; font-size:12px; }
-summary { cursor:pointer; color:var(--blue); }
+summary { cursor:pointer; color:var(--blue); margin:6px 0; }
 @media print { body, main { background:#fff; padding:0; } h2 { break-after:avoid; }
   figure, table { break-inside:avoid; } }
 @media (max-width:700px) { main { padding:18px; } .films { grid-template-columns:1fr; } }
@@ -184,7 +184,9 @@ def data_uri(content: bytes) -> str:
 
 def details(summary: str, content: str) -> str:
     """Preformatted plain text, folded away."""
-    return (
-        f"<details><summary>{escape(summary)}</summary>"
-        f"<pre>{escape(content)}</pre></details>"
-    )
+    return folded(summary, f"<pre>{escape(content)}</pre>")
+
+
+def folded(summary: str, *parts: str) -> str:
+    """Parts of a page that open on a click."""
+    return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"

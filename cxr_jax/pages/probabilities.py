@@ -56,14 +56,17 @@ def _origin(evidence: Evidence, block: Block) -> str:
 
 
 def _points(block: Block) -> list[str]:
-    """Two tables for each kind of point."""
+    """Two tables for each kind of point; all but the first kind are folded away."""
     per_class = block.get("per_class") or {}
     kinds = list(dict.fromkeys(k for points in per_class.values() for k in points))
     parts = []
     for kind in kinds:
         chosen = {name: points[kind] for name, points in per_class.items()}
-        parts.append(html.heading(_kind(kind), level=3))
-        parts += [_rates_table(chosen, block), _values_table(chosen)]
+        both = [_rates_table(chosen, block), _values_table(chosen)]
+        if parts:
+            parts.append(html.folded(_kind(kind), *both))
+        else:
+            parts += [html.heading(_kind(kind), level=3), *both]
     if per_class:
         parts.append(html.paragraph(_legend(block), kind="note"))
     return parts
@@ -245,14 +248,20 @@ def _platt_table(raw: Mapping[str, Block], per_class: Mapping[str, Block]) -> st
         "Slope 1 is right; below 1, too extreme. Intervals: robust standard errors over"
         " patients. Brier skill 0: no better than the prevalence itself."
     )
+    # Without scalings only the scores' own columns say anything.
+    told = [k for k in range(len(headers)) if any(row[k] != "–" for row in rows)]
+    headers, *rows = ([row[k] for k in told] for row in (headers, *rows))
     return html.table(headers, rows, caption=caption)
 
 
 def _platt_remarks(per_class: Mapping[str, Block]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, block in per_class.items():
+        if block["reason"]:
+            reasons.setdefault(block["reason"], []).append(words(name))
     said = [
-        f"* {words(name)}: {block['reason']}."
-        for name, block in per_class.items()
-        if block["reason"]
+        f"* {'All' if len(names) == len(per_class) else ', '.join(names)}: {reason}."
+        for reason, names in reasons.items()
     ]
     if smoothed := [words(n) for n, b in per_class.items() if b.get("smoothed")]:
         said.append(

@@ -39,8 +39,7 @@ def section(evidence: Evidence) -> str:
         html.heading("Each group", level=3),
         _group_table(block),
         html.paragraph(_legend(block), kind="note"),
-        html.heading("Each class", level=3),
-        _class_table(block),
+        html.folded("Each class", _class_table(block)),
     )
 
 
@@ -83,9 +82,10 @@ def _gap_figure(block: Block) -> str:
         figure.legend(loc="outside upper right", ncols=2)
         return figure
 
+    counted = "; the last panel counts films" if MISSED in shown else ""
     caption = (
         "Gaps between groups: the mean over the classes of the list that neither group"
-        " lacks; the last panel counts films. Each line is a 95% interval of its own."
+        f" lacks{counted}. Each line is a 95% interval of its own."
         " Orange: beyond chance after Holm's correction over all gaps shown. ×: suppressed"
         " or undefined in one of both."
     )
@@ -148,7 +148,7 @@ def _class_gaps(block: Block) -> str:
     ]
     found.sort(key=lambda row: row[:4])
     rows = [
-        [name, contrast, measure, interval(gap), number(p, 4)]
+        [name, contrast, measure, interval(gap), _p(p)]
         for p, contrast, name, measure, gap in found[:MOST_CLASS_GAPS]
     ]
     if not rows:
@@ -246,3 +246,7 @@ def _cell(block: Block) -> str:
     # Rounded first: a minus before 0.00 says nothing.
     ends = {k: block[k] for k in ("value", "low", "high")}
     return interval({k: v and round(v, 2) + 0.0 for k, v in ends.items()}, 2)
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else number(value, 4)

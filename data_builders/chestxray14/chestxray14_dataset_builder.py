@@ -21,9 +21,9 @@ import tensorflow_datasets as tfds
 from cxr_jax.data import manifest as manifests
 from cxr_jax.errors import DataError
 from cxr_jax.labels import NIH14
+from cxr_jax.progress import track
 from data_builders import packing, reduction
 from data_builders.chestxray14.release import Release, read_release
-from data_builders.progress import track
 
 QUARANTINE = "quarantine.csv"
 ABSENT, UNLISTED = "absent", "unlisted"

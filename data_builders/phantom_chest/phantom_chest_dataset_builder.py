@@ -4,22 +4,20 @@
 """
 
 import dataclasses
-import functools
 import json
-import multiprocessing
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from cxr_jax import progress
 from cxr_jax.data import groups
 from cxr_jax.labels import NIH14
-from data_builders import film, packing, progress
-from data_builders.phantom_chest import cohort as cohorts
+from data_builders import film, packing
 from data_builders.phantom_chest.acquisition import TUBE
-from data_builders.phantom_chest.cohort import Cohort, Patient
-from data_builders.phantom_chest.radiograph import Radiograph, make_radiograph
+from data_builders.phantom_chest.cohort import Cohort
+from data_builders.phantom_chest.radiograph import Radiograph, generate
 
 SCHEME = "patient_disjoint"
 CEILINGS = pathlib.Path(__file__).with_name("ceilings.json")
@@ -40,31 +38,6 @@ class PhantomConfig(tfds.core.BuilderConfig):
     """
 
     cohort: Cohort = TINY
-
-
-def patient_films(cohort: Cohort, patient: Patient) -> list[Radiograph]:
-    """All films of a patient, in order."""
-    return [make_radiograph(cohort, v) for v in cohorts.visits(cohort, patient)]
-
-
-def generate(cohort: Cohort, *, workers: int = 0) -> Iterator[Radiograph]:
-    """Films in order, the same for any number of worker processes.
-
-    Args:
-        cohort: what to draw.
-        workers: processes; 0 and 1 generate in this one.
-    """
-    patients = cohorts.schedule(cohort)
-    make = functools.partial(patient_films, cohort)
-    if workers <= 1:
-        for films in map(make, patients):
-            yield from films
-        return
-    # Fresh processes: a fork of one that runs JAX threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers) as pool:
-        for films in pool.imap(make, patients, chunksize=16):
-            yield from films
 
 
 def film_of(made: Radiograph) -> film.Film:

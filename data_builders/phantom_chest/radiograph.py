@@ -1,10 +1,13 @@
-"""One film with everything that is known about it."""
+"""Films with everything that is known about them, one or a whole cohort."""
 
 import dataclasses
+import functools
+from collections.abc import Iterator
 
 import numpy as np
 
 from cxr_jax.labels import NIH14
+from data_builders import workers as processes
 from data_builders.phantom_chest import (
     acquisition,
     anatomy,
@@ -18,7 +21,7 @@ from data_builders.phantom_chest import cohort as cohorts
 from data_builders.phantom_chest import findings as findings_
 from data_builders.phantom_chest import regions as regions_
 from data_builders.phantom_chest.anatomy import Chest
-from data_builders.phantom_chest.cohort import Cohort, Visit
+from data_builders.phantom_chest.cohort import Cohort, Patient, Visit
 from data_builders.phantom_chest.detector import Exposure
 from data_builders.phantom_chest.physics import Grid
 
@@ -220,3 +223,21 @@ def make_radiograph(cohort: Cohort, visit: Visit) -> Radiograph:
         visit=visit,
         devices=scene.devices,
     )
+
+
+def patient_films(cohort: Cohort, patient: Patient) -> list[Radiograph]:
+    """All films of a patient, in order."""
+    return [make_radiograph(cohort, v) for v in cohorts.visits(cohort, patient)]
+
+
+def generate(cohort: Cohort, *, workers: int = 0) -> Iterator[Radiograph]:
+    """Films of a cohort in order, the same for any number of worker processes.
+
+    Args:
+        cohort: what to draw.
+        workers: processes; 0 generates in this one.
+    """
+    make = functools.partial(patient_films, cohort)
+    patients = cohorts.schedule(cohort)
+    for films in processes.ordered_map(make, patients, workers=workers):
+        yield from films

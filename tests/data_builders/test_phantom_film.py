@@ -22,7 +22,7 @@ CLEAR = Cohort(films=1, size=128)
 
 @pytest.fixture(scope="module")
 def films():
-    return list(builder.generate(COHORT))
+    return list(radiograph.generate(COHORT))
 
 
 def row(name):
@@ -132,14 +132,14 @@ def test_every_class_maps_onto_imagenome():
 
 
 def test_films_do_not_depend_on_workers_or_order(films):
-    parallel = list(builder.generate(COHORT, workers=2))
+    parallel = list(radiograph.generate(COHORT, workers=2))
     assert [f.id for f in parallel] == [f.id for f in films]
     for a, b in zip(films, parallel, strict=True):
         np.testing.assert_array_equal(a.image, b.image)
         np.testing.assert_array_equal(a.labels, b.labels)
         np.testing.assert_array_equal(a.boxes, b.boxes)
     last = cohorts.schedule(COHORT)[-1]
-    alone = builder.patient_films(COHORT, last)
+    alone = radiograph.patient_films(COHORT, last)
     np.testing.assert_array_equal(alone[-1].image, films[-1].image)
 
 
@@ -193,7 +193,7 @@ def test_records_round_trip_through_tfds(tmp_path):
     made.download_and_prepare(file_format="array_record")
     source = tfds.builder_from_directory(made.data_path).as_data_source("all")
     assert len(source) == COHORT.films
-    for k, film in enumerate(builder.generate(COHORT)):
+    for k, film in enumerate(radiograph.generate(COHORT)):
         record = source[k]
         np.testing.assert_array_equal(record["image"][..., 0], film.image)
         np.testing.assert_array_equal(record["truth"], film.truth)
@@ -201,5 +201,5 @@ def test_records_round_trip_through_tfds(tmp_path):
         np.testing.assert_allclose(record["boxes"]["xyxy"], film.boxes)
         np.testing.assert_array_equal(record["regions"]["labels"], film.regions.labels)
     lines = (made.data_path / "readers.csv").read_text().splitlines()
-    tested = [f for f in builder.generate(COHORT) if f.visit.patient.split == "test"]
+    tested = [f for f in radiograph.generate(COHORT) if f.visit.patient.split == "test"]
     assert len(lines) == 1 + 4 * len(tested)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from cxr_jax.data import groups
-from data_builders.phantom_chest import acquisition
+from data_builders.phantom_chest import acquisition, radiograph
 from data_builders.phantom_chest import (
     phantom_chest_dataset_builder as builder,
 )
@@ -16,7 +16,7 @@ FEW = 24
 
 
 def films(cohort):
-    return list(builder.generate(dataclasses.replace(cohort, films=FEW)))
+    return list(radiograph.generate(dataclasses.replace(cohort, films=FEW)))
 
 
 @pytest.fixture(scope="module")
