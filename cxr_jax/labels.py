@@ -21,6 +21,18 @@ NIH14 = (
 # The eight classes that carry boxes in ChestX-ray14 ("CXR8"): the first eight of NIH14.
 CXR8 = NIH14[:8]
 
+# The one finding of MURA, and its seven types of study in the order of the paper's tables.
+MURA = ("Abnormality",)
+BODY_PARTS = (
+    "Elbow",
+    "Finger",
+    "Forearm",
+    "Hand",
+    "Humerus",
+    "Shoulder",
+    "Wrist",
+)
+
 # The 29 anatomical regions of Chest ImaGenome, in the order of ADPD's query tokens.
 REGIONS29 = (
     "right lung",
