@@ -4,6 +4,7 @@ A reduced film is kept under the SHA-256 of its source's bytes, so that a moved 
 release finds its films again; the folder carries the size and ``VERSION``. An index
 remembers path, size and time of change of each source, so that a second run does not even
 read them. Files appear by renaming and end with a checksum: a torn one is made again.
+Films fitted to the square in another way lie in another folder.
 """
 
 import dataclasses
@@ -14,7 +15,9 @@ import pathlib
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import Literal
 
+import cv2
 import numpy as np
 
 from cxr_jax.data.image import read_bytes, read_film, reduce_film
@@ -22,6 +25,8 @@ from cxr_jax.errors import InputRejected
 from cxr_jax.progress import track
 from data_builders.workers import ordered_map
 
+# How a film that is not square becomes one: ``cxr_jax.data.image.reduce_film``.
+Fit = Literal["stretch", "pad"]
 # Raise it whenever the pixels of a reduced film change.
 VERSION = 1
 INDEX = "sources.jsonl"
@@ -51,12 +56,18 @@ class Cache:
     """Films of one size, in one folder.
 
     Attributes:
-        folder: of this size and version.
+        folder: of this size, fit and version.
         size: height and width of the reduced films, in pixels.
+        fit: ``stretch`` fills the square, so that boxes relative to the film stay right;
+            ``pad`` keeps the aspect ratio, in the middle of black.
+        enlarge: sides that are shorter than in the square are enlarged linearly;
+            otherwise such films are refused.
     """
 
     folder: pathlib.Path
     size: int
+    fit: Fit = "stretch"
+    enlarge: bool = False
 
     def path(self, key: str) -> pathlib.Path:
         """Where the reduced film of a source lies."""
@@ -70,18 +81,15 @@ class Cache:
         return np.frombuffer(data, np.uint8, self.size**2).reshape(self.size, -1)
 
     def reduce(self, source: str) -> Reduced | Refused:
-        """Reads one film and keeps it reduced, unless it is kept already.
-
-        A film that is not square fills the square (``fit="stretch"``), so that boxes
-        relative to the film stay right.
-        """
+        """Reads one film and keeps it reduced, unless it is kept already."""
         try:
             data = read_bytes(source)
             key = hashlib.sha256(data).hexdigest()
             kept = self._sound(key)
             if kept is None:
                 film = read_film(data)
-                small = reduce_film(film, self.size, fit="stretch")
+                large = _enlarged(film, self.size, self.fit) if self.enlarge else film
+                small = reduce_film(large, self.size, fit=self.fit)
                 kept = self._store(key, small.tobytes() + SHAPE.pack(*film.shape))
         except InputRejected as error:
             return Refused(code=error.code, reason=error.hint)
@@ -107,13 +115,43 @@ class Cache:
         return body
 
 
-def open_cache(root: str | os.PathLike, *, dataset: str, size: int) -> Cache:
-    """The cache of a dataset's films at one size; made where absent."""
-    folder = pathlib.Path(root) / f"{dataset}-{size}px-v{VERSION}"
+def is_enlarged(shape: tuple[int, int], size: int, *, fit: Fit) -> bool:
+    """Whether a film of this height and width has a side shorter than in the square."""
+    wanted = _shape_in_square(shape, size, fit)
+    return any(side < new for side, new in zip(shape, wanted, strict=True))
+
+
+def _shape_in_square(shape: tuple[int, int], size: int, fit: Fit) -> tuple[int, int]:
+    if fit == "stretch":
+        return size, size
+    height, width = (max(1, round(side * size / max(shape))) for side in shape)
+    return height, width
+
+
+def _enlarged(film: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+    """The film with no side shorter than in the square; longer ones stay for averaging."""
+    wanted = _shape_in_square(film.shape, size, fit)
+    height, width = map(max, film.shape, wanted)
+    if (height, width) == film.shape:
+        return film
+    return cv2.resize(film, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def open_cache(
+    root: str | os.PathLike,
+    *,
+    dataset: str,
+    size: int,
+    fit: Fit = "stretch",
+    enlarge: bool = False,
+) -> Cache:
+    """The cache of a dataset's films at one size and fit; made where absent."""
+    how = ("-pad" if fit == "pad" else "") + ("-enlarge" if enlarge else "")
+    folder = pathlib.Path(root) / f"{dataset}-{size}px{how}-v{VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
     for torn in folder.glob("*/*.tmp-*"):
         torn.unlink()  # What a killed build left; a lock keeps others away.
-    return Cache(folder=folder, size=size)
+    return Cache(folder=folder, size=size, fit=fit, enlarge=enlarge)
 
 
 def reduce_all(
