@@ -1,14 +1,33 @@
 """The numbers of a run as they appear: ``metrics.jsonl`` and TensorBoard."""
 
+import contextlib
 import json
 import math
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
-from tensorboardX.summary import scalar
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """tensorboardX imports torch where there is one: two seconds that serve nothing."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
+with _without_torch():
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import RecordWriter
+    from tensorboardX.summary import scalar
 
 METRICS = "metrics.jsonl"
 

@@ -15,12 +15,12 @@ import pathlib
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 
 from cxr_jax import config as configs
-from cxr_jax import evaluate, report, results, scoring
+from cxr_jax import evaluate, report, results, score_flags, scoring
 from cxr_jax.data import labelled, leakage
 from cxr_jax.errors import ConfigError, UserError
 from cxr_jax.evaluators.adjudicated import Adjudicated
@@ -34,7 +34,6 @@ from cxr_jax.predictions import write_atomically
 
 DONE, WRONG_INPUT = 0, 2
 NAME = "score"
-VALIDATION = "val"
 # What every table of predictions is judged by, whoever made it.
 EVALUATORS: tuple[type[Evaluator], ...] = (Classification, Probabilities, Subgroups)
 UNCHECKED = (
@@ -43,16 +42,11 @@ UNCHECKED = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see python -m cxr_jax.score --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        flags = _parse(argv)
+        flags = score_flags.parse(argv, about=__doc__.splitlines()[0])
         _keep_compiled()
         _score(flags, argv)
     except UserError as error:
@@ -71,51 +65,6 @@ def _keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="cxr_jax.score", description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--predictions", required=True, help="CSV: a film a line, a class a column")
-    add("--labels", required=True, help="chestxray14, NAME/CONFIG, or a CSV file")
-    add("--split", help="SCHEME/PART; a CSV file of labels needs no scheme")
-    add("--output", required=True, help="folder of the results")
-    add("--data_dir", help="prepared datasets; default as TFDS")
-    add("--manual_dir", help="folder of a release: its tables alone are read")
-    add("--compare", help="CSV of another model on the same films")
-    add("--margin", type=float, help="of non-inferiority, named beforehand")
-    add("--validation", help="CSV of the same model on the validation part")
-    add("--adjudicated", help="CSV of labels that readers agreed on")
-    add("--readers", help="CSV of readers' calls: id,reader,CLASS,…")
-    add("--trained_on", help="a run, or a list of films: those it was made with")
-    add("--allow_seen", action="store_true", help="score them all the same")
-    add("--classes", type=_names, default=(), help="A,B: those to be scored")
-    add("--mean_classes", type=_names, default=(), help="A,B: those of the mean")
-    add("--columns", help="header of the classes, such as 'prob_*'")
-    add("--allow_extra", action="store_true", help="leave out films not of the part")
-    add("--allow_missing", action="store_true", help="leave out films not predicted")
-    add("--resamples", type=int, default=1000, help="of the bootstrap; 0 for none")
-    add("--seed", type=int, default=0, help="of the bootstrap")
-    add("--split_seed", type=int, help="of schemes that draw; else the config's")
-    add("--config", help="FILE.py: its published figures, division, reader study")
-    found = parser.parse_args(argv)
-    if found.resamples < 0:
-        raise ConfigError(f"--resamples={found.resamples}: 0 or more is allowed")
-    if found.margin is not None and not found.compare:
-        raise ConfigError("--margin goes with --compare=Q.csv, which is not given")
-    scheme, _, name = (found.split or "").rpartition("/")
-    if found.validation and (not scheme or name == VALIDATION):
-        raise ConfigError(
-            f"--validation needs --split=SCHEME/PART with a part other than {VALIDATION},"
-            f" not {found.split}; a file of labels needs a column split_SCHEME for it"
-        )
-    if found.margin is not None and not found.resamples:
-        raise ConfigError("--margin needs intervals; give --resamples above 0")
-    return found
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
@@ -137,6 +86,7 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         "resamples": flags.resamples,
         "seed": flags.seed,
     }
+    Classification(**settings).listed(ours.table.classes)
     files, more = {"predictions": ours.passport}, []
     if flags.compare:
         theirs = read(flags.compare, part=part)
@@ -156,7 +106,7 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     evaluators = [kind(**settings) for kind in EVALUATORS]
     parts, frozen = {part.name: (ours, [*evaluators, *more])}, None
     if flags.validation:
-        val = f"{flags.split.rpartition('/')[0]}/{VALIDATION}"
+        val = f"{flags.split.rpartition('/')[0]}/{score_flags.VALIDATION}"
         val = take(val)
         table = read(flags.validation, part=val)
         files["validation"] = table.passport

@@ -80,12 +80,12 @@ def films(config, *, number, step=0):
     )
 
 
-@combined
-def test_the_parts_of_a_recipe_fit_each_other(spec):
-    """Task, network, optimizers and evaluators; shapes only, nothing is computed."""
+@functools.cache
+def shapes(parts, spec):
+    """What a recipe predicts, by shape; recipes of the same parts are traced once."""
+    del parts
     config = configs.load(spec)
     task = configs.build(config.task)
-    assert set(task.classes) <= set(layout(config.data.dataset).classes)
     trainer = assembly.make_trainer(config, task, films=1_000)
     for phase in range(len(config.phases)):
         state = trainer.abstract(phase)
@@ -94,7 +94,26 @@ def test_the_parts_of_a_recipe_fit_each_other(spec):
     def predict(params, rest):
         return task.predict(trainer.model_def.merge(params, rest), batch)
 
-    got = jax.eval_shape(predict, state.params, state.rest)
+    return jax.eval_shape(predict, state.params, state.rest)
+
+
+def parts_of(config):
+    return repr([configs.plain(config.task), config.data.dataset, config.phases])
+
+
+FIRST = {}
+for _spec in SPECS:
+    FIRST.setdefault(parts_of(configs.load(str(ROOT / _spec))), _spec)
+
+
+@combined
+def test_the_parts_of_a_recipe_fit_each_other(spec):
+    """Task, network, optimizers and evaluators; shapes only, nothing is computed."""
+    config = configs.load(spec)
+    task = configs.build(config.task)
+    assert set(task.classes) <= set(layout(config.data.dataset).classes)
+    parts = parts_of(config)
+    got = shapes(parts, FIRST.get(parts, spec))
     assert got.logits.shape == got.probs.shape == (2, len(task.classes))
     if got.maps is not None:
         # Fewer cells say nothing about where a finding is.

@@ -15,8 +15,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = {
     -1: "errors",
     0: "boxes config labels preemption progress sharding types",
-    1: "data.* models.* metrics.* frequencies losses logbook predictions workdir",
-    2: "division explain hooks intake objective plots samples scoring",
+    1: "data.* models.* metrics.* losses logbook predictions workdir",
+    2: "division explain frequencies hooks intake objective plots samples score_flags scoring studies",
     3: "evaluators.* finding tasks.base",
     4: "checkpoint optim tasks.* tta",
     5: "evaluate step",
