@@ -24,6 +24,7 @@ def base() -> config_dict.ConfigDict:
     c.data.oversample = config_dict.ConfigDict()
     c.data.oversample.label = ""  # class whose positives are repeated; empty for none
     c.data.oversample.share = 0.5  # of positives in an epoch
+    c.data.group = ""  # attribute of films that a loss weighs by, such as body_part
     c.data.max_boxes = 16  # per film; more is an error
     c.data.threads = 2  # reading threads per process
 
@@ -102,6 +103,7 @@ def base() -> config_dict.ConfigDict:
     c.report = config_dict.ConfigDict()
     c.report.title = ""
     c.report.published = ()  # columns: name, source, split, values
+    c.report.reader_study = ()  # published: name, split, metric, average, model
     c.report.ceilings = config_dict.ConfigDict()  # class → best possible AUROC
     return c
 

@@ -32,7 +32,9 @@ def make_task(config: config_dict.ConfigDict, division: Division) -> Task:
     if "terms" in spec:
         classes = spec["classes"]
         labels = division.labels(classes)
-        spec["terms"] = frequencies.count_terms(spec["terms"], labels, classes=classes)
+        spec["terms"] = frequencies.count_terms(
+            spec["terms"], labels, classes=classes, groups=division.train_groups()
+        )
     return configs.build(spec)
 
 

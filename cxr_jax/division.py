@@ -8,6 +8,7 @@ from ml_collections import config_dict
 
 from cxr_jax import config as configs
 from cxr_jax.data import leakage, splits
+from cxr_jax.data.groups import Categories, read_categories
 from cxr_jax.data.leakage import Films
 from cxr_jax.data.order import Order, order_of
 from cxr_jax.data.source import Dataset
@@ -23,12 +24,14 @@ class Division:
         dataset: opened.
         split: the run's own.
         order: of its training films.
+        groups: of all films, where ``data.group`` names an attribute.
     """
 
     config: config_dict.ConfigDict
     dataset: Dataset
     split: splits.Split
     order: Order
+    groups: Categories | None = None
 
     def named(self, name: str) -> tuple[splits.Split, str]:
         """The split and the part that a name means: ``test``, or ``official/test``."""
@@ -75,6 +78,13 @@ class Division:
         columns = [records.classes.index(name) for name in classes]
         return records.labels[self.split.parts["train"]][:, columns]
 
+    def train_groups(self) -> Categories | None:
+        """Groups of the training films."""
+        if self.groups is None:
+            return None
+        own = self.groups.code[self.split.parts["train"]]
+        return dataclasses.replace(self.groups, code=own)
+
     def ids(self) -> bytes:
         """The content of ``split_ids.csv.gz``."""
         return leakage.format_ids(self.dataset.records, self.split.parts)
@@ -98,7 +108,12 @@ def divide(config: config_dict.ConfigDict, dataset: Dataset) -> Division:
         seed=config.seed,
         **configs.plain(config.data.oversample),
     )
-    found = Division(config=config, dataset=dataset, split=split, order=order)
+    name, groups = config.data.group, None
+    if name:
+        groups = read_categories(dataset.directory, dataset.records.id, name)
+    found = Division(
+        config=config, dataset=dataset, split=split, order=order, groups=groups
+    )
     for name in config.eval.splits:
         found.notes(name)
     return found
@@ -109,7 +124,7 @@ def split_of(
     dataset: Dataset,
     scheme: str,
     *,
-    required: Sequence[str] = splits.PARTS,
+    required: Sequence[str] | None = None,
 ) -> splits.Split:
     """A dataset by a scheme, with the seed and the shares of a config."""
     return splits.split_records(

@@ -42,6 +42,8 @@ class Term:
         reduce: axis → ``sum`` or ``mean``.
         axes: the axes of the elements, in order.
         weight: a number, or a function of the step.
+        by_group: arguments of ``fn`` that hold one row per group of films, ``[G, C]``; a
+            film is given its own group's.
 
     Raises:
         ConfigError: an axis without a reduction, or an unknown one.
@@ -52,6 +54,7 @@ class Term:
     reduce: Mapping[str, str]
     axes: tuple[str, ...] = ("batch", "classes")
     weight: Weight = 1.0
+    by_group: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if set(self.reduce) != set(self.axes):
@@ -86,6 +89,12 @@ class Term:
             )
         fn = dict(given["fn"])
         given["fn"] = functools.partial(config.resolve(fn.pop("name")), **fn)
+        given["by_group"] = tuple(given.get("by_group", ()))
+        if strange := [name for name in given["by_group"] if name not in fn]:
+            raise ConfigError(
+                f"term {given['name']!r}: by_group names {', '.join(strange)}; its fn has"
+                f" {', '.join(fn) or 'no arguments'}"
+            )
         if isinstance(given.get("weight"), Mapping):
             given["weight"] = config.build(given["weight"])
         return cls(**given)
@@ -97,6 +106,7 @@ class Term:
         *,
         mask: jax.Array,
         step: jax.typing.ArrayLike = 0,
+        group: jax.Array | None = None,
     ) -> Loss:
         """Numerator, denominator and weight of this term.
 
@@ -105,12 +115,18 @@ class Term:
             target: same shape; NaN where unknown.
             mask: bool, the shape of the first axis or axes; False for padding.
             step: of the training, for the weight.
+            group: int32, the shape of the first axis, for ``by_group``.
+
+        Raises:
+            ConfigError: ``by_group`` without groups.
         """
         mask = jnp.expand_dims(mask, tuple(range(mask.ndim, target.ndim)))
         known = mask & ~jnp.isnan(target)
         # Replaced before the loss, not after it: 0 · NaN is NaN in a gradient.
         values = self.fn(
-            jnp.where(known, predicted, 0.0), jnp.where(known, target, 0.0)
+            jnp.where(known, predicted, 0.0),
+            jnp.where(known, target, 0.0),
+            **self._of_group(group),
         )
         for axis in self.axes[:0:-1]:
             count = jnp.sum(known, axis=-1)
@@ -126,6 +142,16 @@ class Term:
             denominators={self.name: count.astype(values.dtype)},
             weights={self.name: jnp.asarray(weight, values.dtype)},
         )
+
+    def _of_group(self, group: jax.Array | None) -> dict[str, jax.Array]:
+        """Arguments of ``fn``, a row per film."""
+        if self.by_group and group is None:
+            raise ConfigError(
+                f"term {self.name!r} weighs by group, but the films have none: set"
+                " data.group"
+            )
+        held = getattr(self.fn, "keywords", {})
+        return {name: jnp.asarray(held[name])[group] for name in self.by_group}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,11 +184,11 @@ class Objective:
         *,
         mask: jax.Array,
         step: jax.typing.ArrayLike = 0,
+        group: jax.Array | None = None,
     ) -> Loss:
         """All terms; arguments as in ``Term``."""
-        return merge(
-            *(term(predicted, target, mask=mask, step=step) for term in self.terms)
-        )
+        given = {"mask": mask, "step": step, "group": group}
+        return merge(*(term(predicted, target, **given) for term in self.terms))
 
 
 def merge(*losses: Loss) -> Loss:

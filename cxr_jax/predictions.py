@@ -35,6 +35,9 @@ class Predictions:
         sex: str ``[N]``, ``M``, ``F`` or empty; or None.
         view: str ``[N]``, ``PA``, ``AP`` or empty; or None.
         observed: name → ``[N, …]``, what evaluators observed of each film.
+        findings: what each column is about, where columns are categories of films rather
+            than classes (``studies.by_category``); else empty.
+        member: bool ``[N, C]``, whether a film belongs to the column, likewise; or None.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +53,8 @@ class Predictions:
     sex: np.ndarray | None = None
     view: np.ndarray | None = None
     observed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    member: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -138,7 +138,11 @@ def open_run(
     passport["image_size"] = dataset.manifest.image_size
     passport["manifest_sha256"] = hashlib.sha256(text).hexdigest()
     trainer = make_trainer(config, task, films=division.order.length)
-    fields = pipeline.Fields(classes=task.classes, truth="truth" in dataset.features)
+    fields = pipeline.Fields(
+        classes=task.classes,
+        truth="truth" in dataset.features,
+        group=None if division.groups is None else division.groups.code,
+    )
     rehearsal.rehearse(
         config,
         trainer=trainer,

@@ -38,7 +38,12 @@ TOGETHER = (
     "phantom,small",
 )
 combined = pytest.mark.parametrize(
-    "spec", [*SPECS, *(f"configs/chexnet.py:{words}" for words in TOGETHER)]
+    "spec",
+    [
+        *SPECS,
+        *(f"configs/chexnet.py:{words}" for words in TOGETHER),
+        "configs/mura.py:phantom,padded",
+    ],
 )
 
 
@@ -127,6 +132,8 @@ def test_the_parts_of_a_recipe_fit_each_other(spec):
 def test_what_a_recipe_reports_is_about_its_classes(spec):
     config = configs.load(spec)
     classes = set(config.task.classes)
+    for evaluator in config.eval.evaluators:  # Some judge columns of their own.
+        classes |= {*evaluator.get("order", ()), evaluator.get("whole", "")} - {""}
     assert set(config.eval.mean_classes) <= classes
     assert set(config.report.ceilings) <= classes
     for column in config.report.published:

@@ -5,6 +5,7 @@ empty where unknown. Films that are not listed are unknown.
 """
 
 import csv
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,19 @@ from etils import epath
 from cxr_jax.errors import DataError
 
 NAME = "groups.csv"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Categories:
+    """One attribute of films as numbers.
+
+    Attributes:
+        names: the values that occur in the dataset, sorted.
+        code: int32 ``[N]``, which of them each film has.
+    """
+
+    names: tuple[str, ...]
+    code: np.ndarray
 
 
 def read_groups(directory: epath.PathLike, ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -62,3 +76,32 @@ def format_groups(ids: Sequence[str], columns: Mapping[str, Sequence[str]]) -> s
     writer.writerow(["id", *columns])
     writer.writerows(zip(ids, *columns.values(), strict=True))
     return out.getvalue()
+
+
+def read_categories(
+    directory: epath.PathLike, ids: Sequence[str], name: str
+) -> Categories:
+    """One column of ``groups.csv``, known of every film.
+
+    Args:
+        directory: the version directory.
+        ids: of all N films of the dataset.
+        name: of the column.
+
+    Raises:
+        DataError: no such column, or a film without a value.
+    """
+    known = read_groups(directory, ids)
+    if name not in known:
+        raise DataError(
+            f"data.group={name!r}: the dataset tells {', '.join(known) or 'nothing'} of"
+            f" its films in {NAME}; name one of these, or leave it empty"
+        )
+    names, code = np.unique(known[name], return_inverse=True)
+    if "" in names:
+        film = ids[int(np.flatnonzero(known[name] == "")[0])]
+        raise DataError(
+            f"data.group={name!r}: film {film} has none; every film needs one: build the"
+            " dataset again"
+        )
+    return Categories(names=tuple(names.tolist()), code=code.astype(np.int32))

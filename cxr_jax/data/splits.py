@@ -4,6 +4,8 @@
 ``official``                the release's test list; its train_val list is divided by
                             patient
 ``patient_disjoint``        the parts that lists (or the phantom) give each film
+``released``                the release's own train and val lists; a test part need not
+                            be there
 ``random_patient``          patients drawn by seed
 ``set_apart``               ``holdout`` films drawn first, for testing; other films of
                             their patients left out; the rest divided by patient into
@@ -66,7 +68,7 @@ def split_records(
     fractions: Sequence[float] = FRACTIONS,
     holdout: int = HOLDOUT,
     holdout_from: str = "",
-    required: Sequence[str] = PARTS,
+    required: Sequence[str] | None = None,
 ) -> Split:
     """Divides a dataset by a named scheme.
 
@@ -83,7 +85,8 @@ def split_records(
         holdout_from: a listed part to draw them from, such as
             ``patient_disjoint/test``: where readers were asked about those films alone.
             Empty for all films, as CheXNet drew its 420 from the general set.
-        required: parts that must hold at least one film.
+        required: parts that must hold at least one film; all that the scheme has unless
+            given.
 
     Returns:
         The parts and the passport.
@@ -105,7 +108,9 @@ def split_records(
     )
     names = _DIVIDE[scheme](records, drawn)
     parts = {part: np.flatnonzero(names == part) for part in PARTS}
-    empty = [part for part in required if not len(parts[part])]
+    wanted = PARTS[:2] if scheme in _WITHOUT_TEST else PARTS
+    wanted = wanted if required is None else required
+    empty = [part for part in wanted if not len(parts[part])]
     if empty:
         sizes = ", ".join(f"{part} {len(index)}" for part, index in parts.items())
         raise DataError(
@@ -113,7 +118,7 @@ def split_records(
             f" ({sizes}, of {len(records)}); every part needs at least 1: choose another"
             " scheme or fractions, or build more films"
         )
-    draws = scheme != "patient_disjoint"
+    draws = scheme not in _LISTED
     return Split(
         parts=parts,
         passport={
@@ -193,6 +198,11 @@ def _patient_disjoint(records: Records, draw: _Draw) -> np.ndarray:
     return _column(records, "patient_disjoint")
 
 
+def _released(records: Records, draw: _Draw) -> np.ndarray:
+    del draw  # Likewise; there need not be a test part.
+    return _column(records, "released")
+
+
 def _random_patient(records: Records, draw: _Draw) -> np.ndarray:
     return _drawn(_patients(records), draw.seed, _cumulative(draw.fractions))
 
@@ -239,6 +249,7 @@ def _holdout(records: Records, draw: _Draw) -> np.ndarray:
 _DIVIDE = {
     "official": _official,
     "patient_disjoint": _patient_disjoint,
+    "released": _released,
     "random_patient": _random_patient,
     "set_apart": _set_apart,
     "set_apart_image_level": _set_apart_image_level,
@@ -247,6 +258,8 @@ _DIVIDE = {
 SCHEMES = tuple(_DIVIDE)
 # Patients may stand in several parts of these: whoever wants that says so by name.
 LEAKING = ("image_level", "set_apart_image_level")
+_LISTED = ("patient_disjoint", "released")
+_WITHOUT_TEST = ("released",)
 _SET_APART = ("set_apart", "set_apart_image_level")
 _TEST_FIRST = ("official", *_SET_APART)
 
@@ -281,9 +294,8 @@ def _column(records: Records, scheme: str) -> np.ndarray:
         have = [name for name in SCHEMES if name in records.splits]
         raise DataError(
             f"the dataset has no lists for the split {scheme!r} (it has"
-            f" {', '.join(have) or 'none'}); put the lists"
-            " (README, ChestX-ray14) beside the films and build again, or choose"
-            " random_patient"
+            f" {', '.join(have) or 'none'}); choose one of these, or random_patient, or"
+            " put the lists (README) beside the films and build again"
         )
     return records.splits[scheme].astype("U9")
 

@@ -38,6 +38,7 @@ def protocol_block(
         "majority": [f"all but {n}" for n in read.readers],
         "each_other": [*read.readers, "model"],
         "truth": ["truth"],
+        "panel": ["majority of the panel"],
     }[name]
     per_class = {}
     for c, label in enumerate(read.classes):

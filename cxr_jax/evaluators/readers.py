@@ -1,7 +1,6 @@
 """A reader study: the model among the readers of a film, by the protocols of the papers."""
 
 import dataclasses
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,8 +14,15 @@ from cxr_jax.data.readers import ReaderCalls
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators import reader_blocks
 from cxr_jax.evaluators.base import Blocks, Evaluator
+from cxr_jax.evaluators.reader_panel import (
+    about,
+    make_panel,
+    nothing,
+    points_like,
+    sha256,
+)
 from cxr_jax.labels import NIH14
-from cxr_jax.metrics import agreement, bootstrap, operating
+from cxr_jax.metrics import agreement
 from cxr_jax.metrics import reader_study as studies
 from cxr_jax.predictions import Predictions
 
@@ -47,6 +53,11 @@ class Readers(Evaluator):
         draws: resamples of patients; none where ``resamples`` is 0.
         margin: of non-inferiority, named before the result is seen; 0 for none.
         focus: class that figures show in full.
+        strict: whether a score at the threshold itself is no call, as MURA's "greater
+            than 0.5".
+        gold: number of readers, the first of the file, whose majority is the reference of
+            the other readers and the model (protocol ``panel``; MURA's later paper: 3);
+            0 for none.
     """
 
     file: str = ""
@@ -59,6 +70,8 @@ class Readers(Evaluator):
     draws: int = 10_000
     margin: float = 0.0
     focus: str = "Pneumonia"
+    strict: bool = False
+    gold: int = 0
     requires: ClassVar[tuple[str, ...]] = ("probs",)
 
     def __post_init__(self) -> None:
@@ -97,10 +110,12 @@ class Readers(Evaluator):
             ConfigError: an unknown protocol, or one that these readers do not allow.
         """
         ids = {*predictions.ids.tolist(), *self.films}
-        classes = (*NIH14, *predictions.classes)
+        classes = (*NIH14, *(predictions.findings or predictions.classes))
         if self.directory:
             table = records.read_records(self.directory)
-            ids, classes = table.id, table.classes
+            # Readers read films, or studies under their own names.
+            ids = {*table.id.tolist(), *table.study.tolist()} - {""}
+            classes = table.classes
         path = self._path()
         if path is None:
             return None
@@ -114,12 +129,17 @@ class Readers(Evaluator):
             agreement.compare(
                 name, unread, unread[:, 0], truth=unread[:, 0], votes=self.votes
             )
+        if self.gold and not 0 < self.gold < len(found.readers):
+            raise ConfigError(
+                f"the reader study's gold is {self.gold} of {len(found.readers)} readers;"
+                " some must be left to be judged: give fewer, or 0"
+            )
         return found
 
     def inputs(self) -> dict[str, str]:
         """The reader file, where there is one."""
         path = self._path()
-        return {} if path is None or not path.exists() else {"file": _sha256(path)}
+        return {} if path is None or not path.exists() else {"file": sha256(path)}
 
     def _path(self) -> epath.Path | None:
         """The file that was named; else that of the dataset, if it has one."""
@@ -146,12 +166,12 @@ class Readers(Evaluator):
     def _check_threshold(self) -> None:
         """Refuses a number out of range, and names that no validation part freezes."""
         number = self._number()
-        if number is None and self.threshold in _points_like(self.threshold):
+        if number is None and self.threshold in points_like(self.threshold):
             return
         if number is None or not 0 < number < 1:
             raise ConfigError(
                 f"the reader study's threshold is {self.threshold!r}; allowed: a number in"
-                f" (0, 1), or one of {', '.join(_points_like(''))}"
+                f" (0, 1), or one of {', '.join(points_like(''))}"
             )
 
     def __call__(
@@ -160,19 +180,24 @@ class Readers(Evaluator):
         """The block ``readers``."""
         calls = self.load(predictions)
         if calls is None:
-            return _nothing(
+            return nothing(
                 f"no reader file: the dataset has no {reader_files.NAME}; name one in"
                 " the evaluator's `file`"
             )
         rows = np.flatnonzero(np.isin(predictions.ids, calls.ids))
-        classes = [n for n in predictions.classes if n in calls.classes]
+        about_what = predictions.findings or predictions.classes
+        columns = [c for c, name in enumerate(about_what) if name in calls.classes]
+        classes = [predictions.classes[c] for c in columns]
         if not len(rows) or not classes:
-            return _nothing(
+            return nothing(
                 "no film of this part was read by readers, or no class of it"
             )
         thresholds, why = self._thresholds(classes, frozen or {})
-        read = calls.select(predictions.ids[rows], classes)
-        panel = _panel(predictions, rows, read, thresholds)
+        read = dataclasses.replace(
+            calls.select(predictions.ids[rows], [about_what[c] for c in columns]),
+            classes=tuple(classes),
+        )
+        panel = make_panel(predictions, rows, columns, read, thresholds, self.strict)
         resamples = self.draws if self.resamples else 0
         left_out = {}
         if panel.truth is None and "truth" in self.protocols:
@@ -185,12 +210,13 @@ class Readers(Evaluator):
             votes=self.votes,
         )
         focus = self.focus if self.focus in classes else classes[0]
-        about = _about(calls, read) | {
+        head = about(calls, read) | {
             "patients": panel.units.count,
             "focus": focus,
             "threshold": {
                 "name": self.threshold if self._number() is None else self._number(),
-                "rule": "called where the raw score is at least the threshold",
+                "rule": "called where the raw score is"
+                f" {'above' if self.strict else 'at least'} the threshold",
                 "values": dict(zip(classes, thresholds, strict=True)),
                 "reasons": why,
             },
@@ -212,6 +238,8 @@ class Readers(Evaluator):
             )
             for name, study in found.protocols.items()
         }
+        if self.gold:
+            protocols["panel"] = self._by_gold(panel, read, focus, resamples)
         agree = map(reader_blocks.plain, found.fleiss)
         bias = reader_blocks.bias_block(panel, found, classes, tie=self.tie)
         more = {
@@ -219,7 +247,28 @@ class Readers(Evaluator):
             "fleiss": dict(zip(classes, agree, strict=True)),
             "bias": bias,
         }
-        return {"readers": about | more}
+        return {"readers": head | more}
+
+    def _by_gold(
+        self, panel: studies.Panel, read: ReaderCalls, focus: str, resamples: int
+    ) -> dict[str, Any]:
+        """The other readers and the model against the majority of the first few."""
+        gold = agreement.vote(
+            panel.calls[:, : self.gold],
+            agreement.Votes(tie=self.tie, least=min(self.least, self.gold)),
+        )
+        rest = dataclasses.replace(panel, calls=panel.calls[:, self.gold :], truth=gold)
+        found = studies.study_readers(
+            rest, ["truth"], key=jax.random.key(self.seed), resamples=resamples
+        )
+        return reader_blocks.protocol_block(
+            "panel",
+            found.protocols["truth"],
+            scores=panel.scores,
+            read=dataclasses.replace(read, readers=read.readers[self.gold :]),
+            focus=focus,
+            margin=self.margin,
+        ) | {"gold": list(read.readers[: self.gold])}
 
     def _thresholds(
         self, classes: Sequence[str], frozen: Mapping[str, Any]
@@ -245,57 +294,3 @@ class Readers(Evaluator):
             else:
                 values[c] = point["threshold"]
         return values, why
-
-
-def _points_like(name: str) -> tuple[str, ...]:
-    """Names of operating points, with the target of a name such as sensitivity@0.95."""
-    kind, _, text = name.partition("@")
-    try:
-        target = {kind: float(text)} if 0 < float(text) <= 1 else {}
-    except ValueError:
-        target = {}
-    known = {k: v for k, v in target.items() if k in ("sensitivity", "specificity")}
-    return operating.point_names(**known)
-
-
-def _sha256(path: epath.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _nothing(reason: str) -> Blocks:
-    return {"readers": {"reason": reason, "films": 0, "protocols": {}}}
-
-
-def _about(calls: ReaderCalls, read: ReaderCalls) -> dict[str, Any]:
-    """What was read: the file, and the part of it that takes part."""
-    path = epath.Path(calls.path)
-    return {
-        "reason": None,
-        "file": path.name,
-        "sha256": _sha256(path),
-        "films": len(read.ids),
-        "films_elsewhere": len(calls.ids) - len(read.ids),
-        "missing_pairs": int(read.absent.sum()),
-        "films_with_missing": int(read.absent.any(axis=1).sum()),
-        "readers": list(read.readers),
-        "classes": list(read.classes),
-    }
-
-
-def _panel(
-    predictions: Predictions,
-    rows: np.ndarray,
-    read: ReaderCalls,
-    thresholds: np.ndarray,
-) -> studies.Panel:
-    columns = [predictions.classes.index(name) for name in read.classes]
-    scores = predictions.probs[rows][:, columns].astype(np.float64)
-    truth = predictions.truth
-    called = np.where(np.isnan(thresholds), np.nan, scores >= thresholds)
-    return studies.Panel(
-        calls=read.calls.astype(np.float64),
-        scores=scores,
-        model=called,
-        truth=None if truth is None else truth[rows][:, columns].astype(np.float64),
-        units=bootstrap.resampling_units(predictions.patients[rows]),
-    )

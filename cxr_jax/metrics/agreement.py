@@ -114,10 +114,30 @@ def votes_of_others(calls: np.ndarray, votes: Votes | None = None) -> np.ndarray
     present = np.isfinite(calls)
     positive = calls == 1
     voters = present.sum(axis=1, keepdims=True) - present
-    ahead = 2 * (positive.sum(axis=1, keepdims=True) - positive) - voters
+    in_favour = positive.sum(axis=1, keepdims=True) - positive
+    return _decide(in_favour, voters, votes)
+
+
+def vote(calls: np.ndarray, votes: Votes | None = None) -> np.ndarray:
+    """The majority of all readers.
+
+    Args:
+        calls: ``[N, R, C]`` in {0, 1} or NaN.
+        votes: tie rule and least number of voters.
+
+    Returns:
+        float ``[N, C]``; NaN where fewer than ``votes.least`` read the film, or the vote
+        is even and ties are left out.
+    """
+    present = np.isfinite(calls).sum(axis=1)
+    return _decide((calls == 1).sum(axis=1), present, votes or Votes())
+
+
+def _decide(in_favour: np.ndarray, voters: np.ndarray, votes: Votes) -> np.ndarray:
+    ahead = 2 * in_favour - voters
     even = {"negative": 0.0, "positive": 1.0, "left_out": np.nan}[votes.tie]
-    vote = np.where(ahead == 0, even, (ahead > 0).astype(np.float64))
-    return np.where(voters >= votes.least, vote, np.nan)
+    decided = np.where(ahead == 0, even, (ahead > 0).astype(np.float64))
+    return np.where(voters >= votes.least, decided, np.nan)
 
 
 def compare(

@@ -11,8 +11,9 @@ Block = Mapping[str, Any]
 TITLE = "Readers"
 MAJORITY = (
     "Each reader against the majority of the others; the model against the majority of each"
-    " group that leaves one reader out, {readers} times (the protocol of the first version"
-    " of the CheXNet paper). Its figures are means of the groupings."
+    " group that leaves one reader out, {readers} times (the protocol of CheXNet's first"
+    " version, 3 of 4 readers, and of MURA, 5 of 6). Its figures are means of the"
+    " groupings."
 )
 EACH_OTHER = (
     "Each reader against each of the other labels, the model's among them, and the model"
@@ -26,6 +27,14 @@ PROTOCOLS = {
     "truth": (
         "Against the true state",
         "Each reader and the model against what is known to be in the film.",
+    ),
+    "panel": (
+        "Against the majority of a panel",
+        (
+            "Some of the readers ({gold}) form the reference; the others and the model are"
+            " measured against their majority (the protocol of MURA's later version, with"
+            " three, whose figure is Cohen's κ)."
+        ),
     ),
 }
 TIES = {
@@ -64,7 +73,9 @@ def section(evidence: Evidence) -> str:
         if name not in block["protocols"]:
             continue
         parts.append(html.heading(title, level=3))
-        parts.append(html.paragraph(what.format(readers=len(block["readers"]))))
+        gold = ", ".join(block["protocols"][name].get("gold", ()))
+        told = what.format(readers=len(block["readers"]), gold=gold)
+        parts.append(html.paragraph(told))
         if name == "majority":
             parts += [html.paragraph(BIAS), _bias(block)]
         parts += _protocol(block, name)
@@ -206,15 +217,32 @@ def _protocol(block: Block, name: str) -> list[str]:
         ]
         caption = "Intervals over cases."
         parts.append(_table(block, pairs, protocol=name, caption=caption))
-    gap = {n: found["f1"]["difference"] for n, found in per_class.items()}
-    columns = [
-        ("F1, readers'\naverage", column("f1", "average")),
-        ("F1,\nmodel", column("f1", "model")),
-        ("Difference,\ncases", lambda n: _signed(gap[n])),
-        ("Difference,\ncases and readers", lambda n: _signed(gap[n], "_readers")),
-        ("Verdict", lambda n: _verdict(gap[n])),
-    ]
-    return [*parts, _table(block, columns, protocol=name, text=(5,))]
+    for metric, title in (("f1", "F1"), ("kappa", "Cohen's κ")):
+        gap = {n: found[metric]["difference"] for n, found in per_class.items()}
+        columns = [
+            (f"{title}, readers'\naverage", column(metric, "average")),
+            (f"{title},\nmodel", column(metric, "model")),
+            ("Difference,\ncases", lambda n, gap=gap: _signed(gap[n])),
+            (
+                "Difference,\ncases and readers",
+                lambda n, gap=gap: _signed(gap[n], "_readers"),
+            ),
+            ("Verdict", lambda n, gap=gap: _verdict(gap[n])),
+        ]
+        if metric == "f1":
+            always = ("Calling all,\nF1", lambda n: _always(per_class[n]))
+            columns.insert(2, always)
+        parts.append(_table(block, columns, protocol=name, text=(len(columns),)))
+    return parts
+
+
+def _always(found: Block) -> str:
+    """F1 of calling every case, ``2 P / (n + P)``: the mean over the references."""
+    counts = [c for c in found["references"].values() if c["positives"]]
+    if not counts:
+        return "–"
+    shares = [2 * c["positives"] / (c["n"] + c["positives"]) for c in counts]
+    return tables.number(sum(shares) / len(shares))
 
 
 def _bias(block: Block) -> str:
@@ -249,7 +277,7 @@ def _single_readers(block: Block) -> str:
         found = block["protocols"][name]["per_class"][block["focus"]]
         against = name.replace("_", " ")
         metrics = ["sensitivity", "specificity", "f1", "kappa"]
-        for reader in block["readers"]:
+        for reader in found["f1"]["readers"]:
             cells = [_or_dash(found[m]["readers"][reader]) for m in metrics]
             rows.append([reader, against, *cells])
         for who, kind in (("average", "average"), ("model", "model")):

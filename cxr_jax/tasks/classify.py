@@ -104,7 +104,9 @@ class Classify:
             model, use_running_average=key is None, raise_if_not_found=False
         )
         logits = view(self.preprocess(batch.image), key=key)
-        return self.objective(logits, batch.labels, mask=batch.mask, step=step)
+        return self.objective(
+            logits, batch.labels, mask=batch.mask, step=step, group=batch.group
+        )
 
     def predict(
         self,

@@ -223,6 +223,17 @@ def test_what_cannot_be_split_is_one_line(scheme, how, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_release_without_a_test_part_is_taken_as_it_is():
+    records = records_of(list("aabc"), released=["train", "train", "val", ""])
+    got = split(records, "released")
+    assert [got.parts[p].tolist() for p in splits.PARTS] == [[0, 1], [2], []]
+    assert got.passport["seed"] is None and got.passport["left_out"] == 1
+    with pytest.raises(DataError, match="no films in test"):
+        split(records, "released", required=("test",))
+    with pytest.raises(DataError, match="no films in val"):
+        split(records_of(list("abcd"), released=["train"] * 4), "released")
+
+
 def test_parts_have_names():
     assert splits.parse_part("val") == ("", "val")
     assert splits.parse_part("official/test") == ("official", "test")

@@ -1,0 +1,149 @@
+"""Evaluators that judge studies, not films: MURA's views are read together."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cxr_jax import config, studies
+from cxr_jax.data import groups
+from cxr_jax.errors import DataError
+from cxr_jax.evaluators.base import Blocks, Evaluator
+from cxr_jax.evaluators.classification import Classification
+from cxr_jax.predictions import Predictions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ByStudy(Evaluator):
+    """Other evaluators, on a table with one row per study.
+
+    Reference: Rajpurkar et al., MURA, 2017, sections 3 and 4.
+
+    Attributes:
+        of: the evaluators, as a config names them.
+        column: attribute of the films in ``groups.csv`` that every figure is broken down
+            by, such as ``body_part``; empty for no breakdown.
+        order: its values, in the order of the columns.
+        whole: name of the column of all studies.
+        directory: of the prepared dataset.
+    """
+
+    of: Sequence[Mapping[str, Any]] = ()
+    column: str = ""
+    order: tuple[str, ...] = ()
+    whole: str = "All"
+    directory: str = ""
+    requires: ClassVar[tuple[str, ...]] = ("probs", "labels")
+    monitors: ClassVar[bool] = True
+
+    def inner(self) -> tuple[Evaluator, ...]:
+        """The evaluators, built."""
+        found = []
+        # The headline is the figure of all studies, not a mean over their types.
+        listed = (self.whole,) if self.column else self.mean_classes
+        for spec in self.of:
+            one = config.build(
+                spec,
+                mean_classes=listed,
+                resamples=self.resamples,
+                seed=self.seed,
+            )
+            here = {"directory": self.directory} if hasattr(one, "directory") else {}
+            found.append(dataclasses.replace(one, **here))
+        return tuple(found)
+
+    def rehearse(self, predictions: Predictions) -> None:
+        """Refuses what the evaluators would refuse, and a dataset without the column."""
+        if self.column and self.directory:
+            self._categories(groups.read_groups(self.directory, predictions.ids))
+        table = self._broken_down(
+            predictions, np.full(len(predictions), self._first_name())
+        )
+        for one in self.inner():
+            one.rehearse(table)
+
+    def inputs(self) -> dict[str, str]:
+        """Files of the evaluators."""
+        return {
+            f"of.{k}.{name}": digest
+            for k, one in enumerate(self.inner())
+            for name, digest in one.inputs().items()
+        }
+
+    def freezes(self) -> tuple[str, ...]:
+        """Operating points of studies."""
+        return tuple(name for one in self.inner() for name in one.freezes())
+
+    def freeze(self, predictions: Predictions) -> dict[str, Any]:
+        """What the evaluators freeze on the studies of the validation part."""
+        table, _ = self._table(predictions)
+        found: dict[str, Any] = {}
+        for one in self.inner():
+            found |= one.freeze(table)
+        return found
+
+    def __call__(
+        self, predictions: Predictions, frozen: Mapping[str, Any] | None = None
+    ) -> Blocks:
+        """Blocks of the evaluators, and ``studies``: how films became studies."""
+        table, read = self._table(predictions)
+        blocks: Blocks = {
+            "studies": {
+                "n": len(table),
+                "films": len(predictions),
+                "views": _histogram(read.views),
+                "rule": "mean of the films' probabilities",
+                "disagreeing": list(read.disagreeing),
+                "column": self.column,
+                "of_films": self._of_films(predictions),
+            }
+        }
+        for one in self.inner():
+            for name, content in one(table, frozen).items():
+                blocks.setdefault(name, {}).update(content)
+        return blocks
+
+    def _of_films(self, predictions: Predictions) -> dict[str, Any]:
+        """The same ranking before films became studies."""
+        films = Classification(resamples=self.resamples, seed=self.seed)
+        return films(predictions)["metrics"]
+
+    def _table(self, predictions: Predictions) -> tuple[Predictions, studies.Studies]:
+        read = studies.by_study(predictions)
+        if not self.column:
+            return read.table, read
+        known = groups.read_groups(self.directory, predictions.ids)
+        film = self._categories(known)
+        first = np.unique(read.film, return_index=True)[1]
+        category = film[first]
+        if (film != category[read.film]).any():
+            name = read.table.ids[read.film[film != category[read.film]][0]]
+            raise DataError(
+                f"study {name} has films of several values of {self.column}; one is"
+                " allowed: build the dataset again"
+            )
+        return self._broken_down(read.table, category), read
+
+    def _broken_down(self, table: Predictions, category: np.ndarray) -> Predictions:
+        if not self.column:
+            return table
+        return studies.by_category(table, category, names=self.order, whole=self.whole)
+
+    def _categories(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        if self.column not in known:
+            raise DataError(
+                f"the dataset tells no {self.column} of its films (it tells"
+                f" {', '.join(known) or 'nothing'}); choose another dataset, or no"
+                " `column` in the evaluator"
+            )
+        return known[self.column]
+
+    def _first_name(self) -> str:
+        return self.order[0] if self.order else ""
+
+
+def _histogram(views: np.ndarray) -> dict[str, int]:
+    """Number of views → number of studies."""
+    values, counts = np.unique(views, return_counts=True)
+    return {str(v): int(c) for v, c in zip(values, counts, strict=True)}

@@ -1,0 +1,87 @@
+"""A worklist: cases in order of suspicion, and what stands below a frozen threshold."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cxr_jax.evaluators.base import Blocks, Evaluator
+from cxr_jax.metrics import triage
+from cxr_jax.predictions import Predictions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Triage(Evaluator):
+    """Orders the cases of one column by their scores.
+
+    Nothing below the threshold is called normal: the threshold was frozen on the
+    validation part for a sensitivity below 1, and what it misses is counted.
+
+    Reference: Rajpurkar et al., MURA, 2017, section 7.
+
+    Attributes:
+        point: the frozen operating point that cuts the list.
+        column: whose scores order it; the last one where empty (all studies).
+    """
+
+    point: str = "sensitivity@0.95"
+    column: str = ""
+    requires: ClassVar[tuple[str, ...]] = ("probs", "labels")
+
+    def calls_at(self) -> str:
+        """The point that cuts the list."""
+        return self.point
+
+    def __call__(
+        self, predictions: Predictions, frozen: Mapping[str, Any] | None = None
+    ) -> Blocks:
+        """The block ``triage``: figures, and the list itself."""
+        name = self.column or predictions.classes[-1]
+        c = predictions.classes.index(name)
+        scores = predictions.probs[:, c].astype(np.float64)
+        labels = predictions.labels[:, c]
+        points = ((frozen or {}).get("operating_points") or {}).get(name, {})
+        point = points.get(self.point, {"reason": "no threshold was frozen"})
+        threshold = point.get("threshold")
+        block: dict[str, Any] = {
+            "column": name,
+            "point": self.point,
+            "threshold": threshold,
+            "reason": point.get("reason"),
+            "n": len(predictions),
+            "positives": int((labels == 1).sum()),
+            "negatives": int((labels == 0).sum()),
+            "rank": dataclasses.asdict(triage.ranks(scores, labels)),
+            "list": self._list(predictions, scores, labels, threshold),
+        }
+        if threshold is not None:
+            below = scores < threshold
+            negatives = max(block["negatives"], 1)
+            block["ruled_out"] = float((below & (labels == 0)).sum() / negatives)
+            block["missed"] = dataclasses.asdict(
+                triage.missed(scores, labels, threshold)
+            )
+        return {"triage": block}
+
+    def _list(
+        self,
+        predictions: Predictions,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        threshold: float | None,
+    ) -> list[dict[str, Any]]:
+        kinds = [""] * len(predictions)
+        if predictions.member is not None:
+            first = predictions.member[:, :-1].argmax(axis=1)
+            kinds = [predictions.classes[k] for k in first]
+        return [
+            {
+                "id": str(predictions.ids[k]),
+                "category": kinds[k],
+                "score": float(scores[k]),
+                "above": None if threshold is None else bool(scores[k] >= threshold),
+                "label": None if np.isnan(labels[k]) else int(labels[k]),
+            }
+            for k in np.argsort(-scores, kind="stable")
+        ]
