@@ -102,6 +102,10 @@ def base() -> config_dict.ConfigDict:
 
     c.report = config_dict.ConfigDict()
     c.report.title = ""
+    # What the model does not see, in a sentence.
+    c.report.limits = (
+        "The model sees one frontal film: no prior films, no lateral view, no history."
+    )
     c.report.published = ()  # columns: name, source, split, values
     c.report.reader_study = ()  # published: name, split, metric, average, model
     c.report.ceilings = config_dict.ConfigDict()  # class → best possible AUROC

@@ -147,6 +147,10 @@ def get_config() -> config_dict.ConfigDict:
         },
         {"name": "cxr_jax.evaluators.localization.Localization", "boxed": MURA},
     )
+    c.report.limits = (
+        "The model sees each view alone and averages: no prior films, no history, nothing"
+        " that only two views together would show."
+    )
     c.report.title = "MURA, abnormal studies of the upper extremity"
     c.report.published = (
         {

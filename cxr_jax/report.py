@@ -20,16 +20,17 @@ from cxr_jax.pages import (
     probabilities,
     published,
     readers,
+    studies,
     subgroups,
     tables,
+    worklist,
 )
 from cxr_jax.pages.evidence import Evidence, read_evidence
 from cxr_jax.pages.gallery import gallery
 from cxr_jax.predictions import RESEARCH_USE, write_atomically
 
 LIMITS = (
-    "The model sees one frontal film: no prior films, no lateral view, no history. An"
-    " activation map shows influence on the score, not the extent of a finding. A low"
+    "An activation map shows influence on the score, not the extent of a finding. A low"
     " score is a score below others, not a normal film. Scores are as the model gives"
     " them; what they mean as probabilities is a section of its own, below."
 )
@@ -89,6 +90,7 @@ def render(evidence: Evidence, *others: Evidence) -> str:
     parts = (
         _header(evidence),
         _auroc(evidence),
+        studies.section(evidence),
         published.section(evidence, *others),
         comparison.section(evidence),
         adjudicated.section(evidence),
@@ -97,6 +99,7 @@ def render(evidence: Evidence, *others: Evidence) -> str:
         _curves(evidence),
         readers.section(evidence),
         probabilities.section(evidence),
+        worklist.section(evidence),
         subgroups.section(evidence),
         localization.section(evidence),
         _gallery(evidence),
@@ -129,7 +132,7 @@ def _header(evidence: Evidence) -> str:
             f'<div class="cards">{cards}</div>',
             html.paragraph(_mean_words(metrics[f"auroc{suffix}"]["mean"])),
             *(html.paragraph(n) for n in result["notes"] if n != RESEARCH_USE),
-            html.paragraph(LIMITS, kind="note"),
+            html.paragraph(f"{evidence.limits} {LIMITS}".strip(), kind="note"),
         ]
     )
 

@@ -53,6 +53,11 @@ class Evidence:
         return self._report.get("title") or self.config.get("name") or "Run"
 
     @property
+    def limits(self) -> str:
+        """What the model does not see; empty where nobody says, as in a score."""
+        return self._report.get("limits") or ""
+
+    @property
     def ceilings(self) -> Mapping[str, float | None]:
         """Class → best possible AUROC against the truth; empty where unknown."""
         return self._report.get("ceilings") or {}

@@ -86,7 +86,7 @@ def _divided(*runs: Evidence) -> tuple[list[Part], list[Part]]:
 
 def _not_comparable(found: Sequence[Mapping[str, Any]]) -> str:
     return html.section(
-        "Published, ChestX-ray14, not comparable",
+        "Published, not comparable",
         html.paragraph(
             "Real films, other labels, other splits: these figures say what the"
             " papers report, not how this run compares with them."
