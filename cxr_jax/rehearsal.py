@@ -2,7 +2,7 @@
 
 Names of parts that are used late (the optimizer of the second phase, an evaluator, the
 metric that picks the best checkpoint) are resolved, and evaluators of a validation read two
-made-up films. Nothing is compiled.
+films with made-up scores. Nothing is compiled.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 from cxr_jax import tta
 from cxr_jax.data import source, splits
+from cxr_jax.data.records import Records
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import Evaluator, check_requirements
 from cxr_jax.models.state import flatten
@@ -61,7 +62,7 @@ def rehearse(
     have += [name for name in ("boxes",) if name in dataset.features]
     have += ["maps"] if getattr(trainer.task, "maps", False) else []
     check_requirements(evaluators, have)
-    table = _made_up(trainer.task.classes, truth=fields.truth)
+    table = two_films(dataset.records, trainer.task.classes, truth=fields.truth)
     for evaluator in evaluators:
         evaluator.rehearse(table)
     monitors = [evaluator for evaluator in evaluators if evaluator.monitors]
@@ -73,14 +74,24 @@ def rehearse(
         )
 
 
-def _made_up(classes: Sequence[str], *, truth: bool) -> Predictions:
-    labels = np.repeat(np.float32([[0], [1]]), len(classes), axis=1)
+def two_films(records: Records, classes: Sequence[str], *, truth: bool) -> Predictions:
+    """The first two films of a dataset, with made-up labels and scores.
+
+    They have names, patients and studies, by which evaluators find what is told of them.
+
+    Args:
+        records: of the dataset.
+        classes: of the task.
+        truth: whether the true labels are known.
+    """
+    labels = np.repeat(np.float32([[0], [1]]), len(classes), axis=1)[: len(records)]
+    index = np.arange(len(labels))
     return Predictions(
         classes=tuple(classes),
-        ids=np.array(["a", "b"]),
-        patients=np.array(["a", "b"]),
-        studies=np.array(["", ""]),
-        index=np.arange(2),
+        ids=records.id[index],
+        patients=records.patient[index],
+        studies=records.study[index],
+        index=index,
         probs=labels * 0.5,
         labels=labels,
         truth=labels if truth else None,
