@@ -96,6 +96,7 @@ def base() -> config_dict.ConfigDict:
             "focus": "Pneumonia",  # class shown in full; the first where it is not read
         },
     )
+    c.eval.reference = ""  # what the labels are, in a sentence; mined ones where empty
     c.eval.mean_classes = ()  # classes of the headline mean; empty for all
     c.eval.resamples = 1000
     c.eval.samples = 12  # films with maps for the report
@@ -108,6 +109,9 @@ def base() -> config_dict.ConfigDict:
     )
     c.report.published = ()  # columns: name, source, split, values
     c.report.reader_study = ()  # published: name, split, metric, average, model
+    c.report.published_counts = ()  # name, counts: type → (normal, abnormal) studies
+    c.report.published_kinds = ()  # name, studies, counts: kind → studies
+    c.report.context = ()  # rows: dataset, study type, label, images
     c.report.ceilings = config_dict.ConfigDict()  # class → best possible AUROC
     return c
 

@@ -73,6 +73,30 @@ MODEL = (
     (0.857, 0.804, 0.905),
 )
 
+# Table 1 of v1: normal and abnormal studies, in the order of BODY_PARTS.
+COUNTS = (
+    (1_203, 768),
+    (1_389, 753),
+    (677, 380),
+    (1_613, 602),
+    (411, 367),
+    (1_479, 1_594),
+    (2_295, 1_451),
+)
+# Table 3 of v1, as printed; its text counts 40,895 films of MURA.
+DATASETS = (
+    ("MURA", "Musculoskeletal (upper extremity)", "Abnormality", 41_299),
+    ("Pediatric Bone Age (AIMI)", "Musculoskeletal (hand)", "Bone age", 14_236),
+    ("0.E.1 (OAI)", "Musculoskeletal (knee)", "K&L grade", 8_892),
+    ("Digital Hand Atlas", "Musculoskeletal (left hand)", "Bone age", 1_390),
+    ("ChestX-ray14", "Chest", "Multiple pathologies", 112_120),
+    ("OpenI", "Chest", "Multiple pathologies", 7_470),
+    ("MC", "Chest", "Abnormality", 138),
+    ("Shenzhen", "Chest", "Tuberculosis", 662),
+    ("JSRT", "Chest", "Pulmonary nodule", 247),
+    ("DDSM", "Mammogram", "Breast cancer", 10_239),
+)
+
 
 def get_config() -> config_dict.ConfigDict:
     """The paper's recipe."""
@@ -120,6 +144,7 @@ def get_config() -> config_dict.ConfigDict:
             "whole": ALL,
             "of": (
                 {"name": "cxr_jax.evaluators.classification.Classification"},
+                {"name": "cxr_jax.evaluators.decision.Decision", "threshold": 0.5},
                 {
                     "name": "cxr_jax.evaluators.probabilities.Probabilities",
                     "sensitivity": 0.95,
@@ -147,6 +172,10 @@ def get_config() -> config_dict.ConfigDict:
         },
         {"name": "cxr_jax.evaluators.localization.Localization", "boxed": MURA},
     )
+    c.eval.reference = (
+        "Reference: the label that one radiologist gave each study when it was read, not"
+        " disease."
+    )
     c.report.limits = (
         "The model sees each view alone and averages: no prior films, no history, nothing"
         " that only two views together would show."
@@ -169,6 +198,21 @@ def get_config() -> config_dict.ConfigDict:
             "model": dict(zip(names, MODEL, strict=True)),
         },
     )
+    c.report.published_counts = (
+        {
+            "name": "MURA v1, Table 1: all 14,982 studies",
+            "counts": dict(zip(BODY_PARTS, COUNTS, strict=True)),
+        },
+    )
+    c.report.published_kinds = (
+        {
+            "name": "MURA v1, section 2.3",
+            "studies": 100,
+            "counts": {"fracture": 53, "hardware": 48, "degenerative": 35, "other": 29},
+        },
+    )
+    row = ("dataset", "study type", "label", "images")
+    c.report.context = tuple(dict(zip(row, one, strict=True)) for one in DATASETS)
     return c
 
 
@@ -214,6 +258,7 @@ def phantom(c: config_dict.ConfigDict) -> None:
     c.checkpoint.every_steps = 200
     c.eval.batch_size = 64
     c.eval.splits = ("val", "test")
+    c.eval.reference = ""
     c.phases = (
         common.phase(
             epochs=8.0,

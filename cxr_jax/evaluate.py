@@ -17,6 +17,7 @@ from cxr_jax.metrics import ranking
 from cxr_jax.predictions import (
     MINED_LABELS,
     PHANTOM_LABELS,
+    PHANTOM_TRUTH,
     RESEARCH_USE,
     Predictions,
     format_predictions,
@@ -205,7 +206,11 @@ def roc_curves(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
 
 
 def write_evaluation(
-    directory: epath.PathLike, predictions: Predictions, result: dict[str, Any]
+    directory: epath.PathLike,
+    predictions: Predictions,
+    result: dict[str, Any],
+    *,
+    drawn: Predictions | None = None,
 ) -> None:
     """Writes ``evaluation/SPLIT``; for process 0 alone.
 
@@ -216,10 +221,12 @@ def write_evaluation(
         predictions: → ``predictions.csv``, ``predictions.txt`` (what they are) and
             ``curves.json`` (ROC points).
         result: from ``evaluate_table``.
+        drawn: the table that the curves are of, where it is another one, as of studies.
     """
     directory = epath.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    curves = json.dumps({"roc": roc_curves(predictions)}, allow_nan=False)
+    points = roc_curves(predictions if drawn is None else drawn)
+    curves = json.dumps({"roc": points}, allow_nan=False)
     notes = [*result["notes"], "Probabilities as the model gives them, uncalibrated."]
     write_atomically(directory / "predictions.csv", format_predictions(predictions))
     write_atomically(directory / "predictions.txt", "\n".join(notes) + "\n")
@@ -230,7 +237,10 @@ def write_evaluation(
 
 def _reference(predictions: Predictions) -> str:
     """What the labels are; the truth is known of phantoms only."""
-    return MINED_LABELS if predictions.truth is None else PHANTOM_LABELS
+    if predictions.truth is None:
+        return MINED_LABELS
+    same = np.array_equal(predictions.labels, predictions.truth, equal_nan=True)
+    return PHANTOM_TRUTH if same else PHANTOM_LABELS
 
 
 def _outputs(prediction: Prediction, batch: Batch) -> dict[str, Any]:

@@ -16,6 +16,8 @@ RESEARCH_USE = "Research use only. Not for diagnostic use."
 MINED_LABELS = "Reference: labels mined from reports, not disease."
 PHANTOM_LABELS = "Reference: simulated labels with a report's errors; @truth: the phantom's true state."
 
+PHANTOM_TRUTH = "Reference: simulated labels, which are the phantom's true state."
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:

@@ -75,6 +75,7 @@ def evaluate_run(run: Run) -> dict[str, Result]:
             checkpoint_step=step,
             weights_sha256=digest,
             evaluators=evaluators,
+            reference=run.config.eval.reference or None,
             frozen=frozen,
         )
         results[part]["frozen"] = frozen
@@ -82,7 +83,8 @@ def evaluate_run(run: Run) -> dict[str, Result]:
         if jax.process_index() == 0:
             (folder / "result.json").unlink(missing_ok=True)
             _write_gallery(run, state, table, folder)
-            evaluate.write_evaluation(folder, table, results[part])
+            drawn = evaluators[0].judged(table)
+            evaluate.write_evaluation(folder, table, results[part], drawn=drawn)
     return results
 
 

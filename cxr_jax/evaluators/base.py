@@ -103,6 +103,10 @@ class Evaluator:
         """
         raise TypeError(f"{type(self).__name__} does not say how it evaluates")
 
+    def judged(self, predictions: Predictions) -> Predictions:
+        """The table that its figures are of: the films, or what it makes of them."""
+        return predictions
+
     def listed(self, classes: Sequence[str]) -> list[int]:
         """Columns that means run over.
 

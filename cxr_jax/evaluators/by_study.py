@@ -83,6 +83,10 @@ class ByStudy(Evaluator):
             found |= one.freeze(table)
         return found
 
+    def judged(self, predictions: Predictions) -> Predictions:
+        """Studies, by category."""
+        return self._table(predictions)[0]
+
     def __call__(
         self, predictions: Predictions, frozen: Mapping[str, Any] | None = None
     ) -> Blocks:

@@ -39,6 +39,7 @@ def section(evidence: Evidence) -> str:
             html.paragraph(_origin(block, evidence.main["split"])),
             html.paragraph(_views(block), kind="note"),
             _by_type(evidence, block),
+            _decision(evidence.main.get("decision") or {}),
             _beside_films(evidence, block),
         ]
     if kinds:
@@ -46,6 +47,37 @@ def section(evidence: Evidence) -> str:
     if block:
         parts += [_counts(evidence), *_published(evidence)]
     return html.section("Studies", *parts, _context(evidence))
+
+
+def _decision(block: Block) -> str:
+    """The paper's rule against the labels, type by type."""
+    if not block:
+        return ""
+    rows = []
+    for name, found in block["per_class"].items():
+        p, n = found["positives"], found["n"]
+        rows.append(
+            [
+                tables.words(name) + (" *" if found["flag"] else ""),
+                f"{n:,}",
+                f"{p:,}",
+                _or_dash(found["f1"]),
+                tables.number(2 * p / (n + p)) if p else "–",
+                *(_or_dash(found[k]) for k in ("kappa", "sensitivity", "specificity")),
+            ]
+        )
+    flags = [f["flag"] for f in block["per_class"].values() if f["flag"]]
+    caption = (
+        f"Called above {block['threshold']:g}, against the labels. Calling all: F1 of"
+        " calling every study abnormal. 95% intervals, resampling unit:"
+        f" {block['resampling_unit']}.{f' * {flags[0]}.' if flags else ''}"
+    )
+    headers = ["Type", "Studies", "Abnormal", "F1", "Calling all,\nF1", "Cohen's κ"]
+    return html.table([*headers, "Sensitivity", "Specificity"], rows, caption=caption)
+
+
+def _or_dash(estimate: Block) -> str:
+    return "–" if estimate["value"] is None else tables.interval(estimate)
 
 
 def _told(evidence: Evidence, key: str) -> Sequence[Block]:
