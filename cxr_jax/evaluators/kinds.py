@@ -35,7 +35,8 @@ class Kinds(Evaluator):
     def rehearse(self, predictions: Predictions) -> None:
         """Refuses a damaged file."""
         del predictions
-        kinds.read_kinds(self.directory)
+        if self.directory:
+            kinds.read_kinds(self.directory)
 
     def __call__(
         self, predictions: Predictions, frozen: Mapping[str, Any] | None = None

@@ -39,8 +39,11 @@ class Triage(Evaluator):
         """The block ``triage``: figures, and the list itself."""
         name = self.column or predictions.classes[-1]
         c = predictions.classes.index(name)
-        scores = predictions.probs[:, c].astype(np.float64)
-        labels = predictions.labels[:, c]
+        own = np.ones(len(predictions), bool)
+        if predictions.member is not None:
+            own = predictions.member[:, c]
+        scores = predictions.probs[own, c].astype(np.float64)
+        labels = predictions.labels[own, c]
         points = ((frozen or {}).get("operating_points") or {}).get(name, {})
         point = points.get(self.point, {"reason": "no threshold was frozen"})
         threshold = point.get("threshold")
@@ -49,39 +52,40 @@ class Triage(Evaluator):
             "point": self.point,
             "threshold": threshold,
             "reason": point.get("reason"),
-            "n": len(predictions),
+            "n": len(scores),
             "positives": int((labels == 1).sum()),
             "negatives": int((labels == 0).sum()),
             "rank": dataclasses.asdict(triage.ranks(scores, labels)),
-            "list": self._list(predictions, scores, labels, threshold),
+            "list": _list(predictions, own, scores, labels, threshold),
         }
         if threshold is not None:
-            below = scores < threshold
-            negatives = max(block["negatives"], 1)
-            block["ruled_out"] = float((below & (labels == 0)).sum() / negatives)
+            below = scores[labels == 0] < threshold
+            block["ruled_out"] = float(below.mean()) if len(below) else None
             block["missed"] = dataclasses.asdict(
                 triage.missed(scores, labels, threshold)
             )
         return {"triage": block}
 
-    def _list(
-        self,
-        predictions: Predictions,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        threshold: float | None,
-    ) -> list[dict[str, Any]]:
-        kinds = [""] * len(predictions)
-        if predictions.member is not None:
-            first = predictions.member[:, :-1].argmax(axis=1)
-            kinds = [predictions.classes[k] for k in first]
-        return [
-            {
-                "id": str(predictions.ids[k]),
-                "category": kinds[k],
-                "score": float(scores[k]),
-                "above": None if threshold is None else bool(scores[k] >= threshold),
-                "label": None if np.isnan(labels[k]) else int(labels[k]),
-            }
-            for k in np.argsort(-scores, kind="stable")
-        ]
+
+def _list(
+    predictions: Predictions,
+    own: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    threshold: float | None,
+) -> list[dict[str, Any]]:
+    """The rows that are the column's own, the most suspicious first."""
+    ids, kinds = predictions.ids[own], [""] * len(scores)
+    if predictions.member is not None:
+        first = predictions.member[own, :-1].argmax(axis=1)
+        kinds = [predictions.classes[k] for k in first]
+    return [
+        {
+            "id": str(ids[k]),
+            "category": kinds[k],
+            "score": float(scores[k]),
+            "above": None if threshold is None else bool(scores[k] >= threshold),
+            "label": None if np.isnan(labels[k]) else int(labels[k]),
+        }
+        for k in np.argsort(-scores, kind="stable")
+    ]
