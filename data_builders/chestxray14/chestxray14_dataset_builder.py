@@ -4,12 +4,8 @@ Reference: Wang et al., "ChestX-ray8: Hospital-scale Chest X-ray Database and Be
 CVPR 2017. The labels were mined from reports: they are not disease.
 """
 
-import collections
-import csv
 import dataclasses
 import hashlib
-import io
-import math
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,10 +18,9 @@ from cxr_jax.data import manifest as manifests
 from cxr_jax.errors import DataError
 from cxr_jax.labels import NIH14
 from cxr_jax.progress import track
-from data_builders import packing, reduction
+from data_builders import packing, quarantine, reduction
 from data_builders.chestxray14.release import Release, read_release
 
-QUARANTINE = "quarantine.csv"
 ABSENT, UNLISTED = "absent", "unlisted"
 
 
@@ -59,9 +54,13 @@ class Builder(packing.Packed):
     def films(self) -> Iterator[packing.Film]:
         options = self.options
         self.release = read_release(options.manual_dir, images=options.images)
-        self.refused = _absent_or_unlisted(self.release)
+        name = f"{self.name}-{self.builder_config.name}.{quarantine.NAME}"
+        self.left_out = quarantine.Quarantine(
+            path=self._root() / name, refused=_absent_or_unlisted(self.release)
+        )
         if not options.allow_missing:
-            self._stop_if({ABSENT}, "; --allow_missing builds without them")
+            absent = [n for n, r in self.left_out.refused.items() if r.code == ABSENT]
+            self.left_out.stop_if(absent, "; --allow_missing builds without them")
         sources = {
             name: self.release.films[name]
             for name in self.release.entries
@@ -78,54 +77,20 @@ class Builder(packing.Packed):
             self._root() / ".films", dataset=self.name, size=size
         )
         self.reduced = reduction.reduce_all(sources, cache, workers=options.workers)
-        self._quarantine(len(sources))
-        usable = [n for n, r in self.reduced.items() if n not in self.refused]
+        self.left_out.admit(self.reduced, max_fraction=options.max_bad_fraction)
+        self.left_out.tell()
+        usable = [n for n in self.reduced if n not in self.left_out]
         for name in track(usable, total=len(usable), what="films packed"):
             yield self._film(name, cache)
-        self._quarantine_path().unlink(missing_ok=True)  # Of an earlier attempt.
+        self.left_out.forget()
         print(
             f"reduced films are kept in {cache.folder}; it may be deleted",
             file=sys.stderr,
         )
 
-    def _quarantine(self, count: int) -> None:
-        """Lists the films that could not be read; stops if they are too many."""
-        for name, result in self.reduced.items():
-            if isinstance(result, reduction.Refused):
-                self.refused[name] = result
-        bad = {r.code for r in self.refused.values()} - {ABSENT, UNLISTED}
-        share = sum(r.code in bad for r in self.refused.values()) / count
-        if share == 1:
-            self._stop_if(bad, "")
-        if share > self.options.max_bad_fraction:
-            # Rounded up, so that the figure shown is one that works.
-            enough = math.ceil(share * 1e4) / 1e4
-            self._stop_if(bad, f"; --max_bad_fraction={enough:g} builds without them")
-        if self.refused:
-            print(
-                f"left out: {_counted(self.refused)}; the dataset's {QUARANTINE} lists"
-                " them",
-                file=sys.stderr,
-            )
-
-    def _stop_if(self, codes: set[str], remedy: str) -> None:
-        found = {n: r for n, r in self.refused.items() if r.code in codes}
-        if not found:
-            return
-        path = self._quarantine_path()
-        manifests.write_atomically(path, quarantine_text(self.refused))
-        name, first = next(iter(found.items()))
-        raise DataError(
-            f"{len(found)} films cannot be used ({_counted(found)}), the first is {name}"
-            f" ({first.reason}); all are listed in {path}: complete the release{remedy}"
-        )
-
     def _root(self) -> pathlib.Path:
         # While TFDS packs, `data_dir` is root/NAME/CONFIG/incomplete.
         return pathlib.Path(self.options.data_dir or self.data_path.parents[2])
-
-    def _quarantine_path(self) -> pathlib.Path:
-        return self._root() / f"{self.name}-{self.builder_config.name}.{QUARANTINE}"
 
     def _film(self, name: str, cache: reduction.Cache) -> packing.Film:
         image = cache.load(self.reduced[name].key)
@@ -154,11 +119,11 @@ class Builder(packing.Packed):
         )
 
     def more_sidecars(self) -> Mapping[str, str]:
-        return {QUARANTINE: quarantine_text(self.refused)} if self.refused else {}
+        return {quarantine.NAME: self.left_out.text()} if self.left_out.refused else {}
 
     def notes(self) -> Mapping[str, Any]:
         release = self.release
-        used = [n for n in self.reduced if n not in self.refused]
+        used = [n for n in self.reduced if n not in self.left_out]
         kept = [self.reduced[n] for n in used]
         sources = "\n".join(
             f"{n} {r.key}" for n, r in zip(used, kept, strict=True)
@@ -170,7 +135,7 @@ class Builder(packing.Packed):
             "split_lists": sorted(release.parts),
             "films_in_table": len(release.entries),
             "films_on_disk": len(release.films),
-            "left_out": dict(_codes(self.refused)),
+            "left_out": self.left_out.counts(),
             "not_square": sum(r.height != r.width for r in kept),
             "ages_unknown": sum(release.entries[n].age is None for n in used),
             "boxes": sum(len(release.boxes.get(n, ())) for n in used),
@@ -185,23 +150,6 @@ def _absent_or_unlisted(release: Release) -> dict[str, reduction.Refused]:
     refused = {n: absent for n in release.entries if n not in release.films}
     refused.update({n: unlisted for n in release.films if n not in release.entries})
     return refused
-
-
-def quarantine_text(refused: Mapping[str, reduction.Refused]) -> str:
-    """The list of films that are not in the dataset: name, code, reason."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["image", "code", "reason"])
-    writer.writerows([n, r.code, r.reason] for n, r in refused.items())
-    return out.getvalue()
-
-
-def _codes(refused: Mapping[str, reduction.Refused]) -> collections.Counter:
-    return collections.Counter(r.code for r in refused.values())
-
-
-def _counted(refused: Mapping[str, reduction.Refused]) -> str:
-    return ", ".join(f"{count} {code}" for code, count in _codes(refused).most_common())
 
 
 CITATION = """@inproceedings{wang2017chestxray8,
