@@ -22,7 +22,7 @@ from data_builders.phantom_bone.skeleton import (
 from data_builders.phantom_bone.solids import Bone, rod
 
 STEP_MAX = 5.0
-LEAN_MAX = np.radians(24.0)
+LEAN_MAX = np.radians(28.0)
 
 
 def choose(sites: tuple[Site, ...], u: float) -> Site:
@@ -76,9 +76,9 @@ def fracture(skeleton: Skeleton, s: float, u: np.ndarray) -> Skeleton:
     r, length = radius_at(bone, t), float(bone.arc[-1])
     way = 2 * np.pi * u[3]
     aside = np.cos(way) * across + np.sin(way) * deep
-    step = min(STEP_MAX, 0.85 * r) * s * (0.4 + 0.6 * u[2])
+    step = min(STEP_MAX, r) * s * (0.5 + 0.5 * u[2])
     lean = np.tan(LEAN_MAX * s * (0.3 + 0.7 * u[4])) * t * (1 - t) * length
-    lean = min(lean, 1.6 * r)
+    lean = min(lean, 1.8 * r)
     cracks = tuple(_cracks(point, (axis, across, deep), r, s, u))
     arc = bone.arc
     cut = t * length
@@ -122,8 +122,8 @@ def joint_focus(skeleton: Skeleton, joint: Joint) -> tuple[np.ndarray, float]:
 def _cracks(point, frame, r, s, u):
     axis, across, deep = frame
     # One in five is impacted: a dense line instead of a dark one.
-    share = -0.5 * s if u[8] < 0.2 else 0.55 + 0.4 * s
-    width = np.clip(r / 8, 0.45, 1.3) * s * (1.2 + 2.6 * u[7])
+    share = -0.6 * s if u[8] < 0.15 else 0.65 + 0.35 * s
+    width = np.clip(r / 8, 0.5, 1.4) * s * (2.0 + 3.0 * u[7])
     for k in range(2 if s > 0.55 and u[11] < 0.6 else 1):
         tilt = np.radians(4 + 40 * u[5]) * (1 - 2 * k)
         around = 2 * np.pi * u[6]
@@ -182,7 +182,7 @@ def end_radius(bone: Bone) -> float:
 
 def dense_end(bone: Bone, end: int, s: float) -> Bone:
     """Sclerosis below the joint face."""
-    arc, depth = bone.arc, 0.55 * end_radius(bone)
+    arc, depth = bone.arc, 0.75 * end_radius(bone)
     at = np.linspace(0.02, 1, 7) * min(depth, 0.45 * arc[-1])
     if end == WHOLE:
         at = np.linspace(0.02, 0.98, 7) * arc[-1]
@@ -193,22 +193,22 @@ def dense_end(bone: Bone, end: int, s: float) -> Bone:
         0.96 * part.across,
         deep=0.96 * part.deep,
         side=bone.side,
-        mu=solids.SOFT + 0.015 + 0.055 * s if s > 0.02 else solids.SOFT,
+        mu=solids.SOFT + 0.085 * s,
     )
 
 
 def spurs(bone: Bone, end: int, s: float, u: np.ndarray) -> list[Bone]:
     """Osteophytes: short spikes from the rim of a joint face, outwards."""
     found, wide = [], end_radius(bone)
-    for k in range(2 + int(2.5 * s)):
+    for k in range(2 + int(3.5 * s)):
         t = (0.3 * wide / bone.arc[-1]) if end != WHOLE else 0.12 + 0.76 * (k % 2)
         t = min(t, 0.3) if end != WHOLE else t
         point, axis, across, deep = frame_at(bone, 1 - t if end == 1 else t)
         r = radius_at(bone, 1 - t if end == 1 else t)
-        way = 2 * np.pi * ((k + 0.6 * u[k]) / 3 + u[6])
+        way = 2 * np.pi * ((k + 0.6 * u[k % 3]) / 3 + u[6])
         out = np.cos(way) * across + np.sin(way) * deep
         lean = (0.5 if end == 1 else -0.5) * axis
-        size = wide * s * (0.28 + 0.3 * u[k + 3])
+        size = wide * s * (0.35 + 0.35 * u[3 + k % 3])
         base, tip = point + 0.8 * r * out, point + r * out + size * (out + lean)
         radius = 0.55 * size + 0.2 * s
         found.append(
@@ -233,7 +233,7 @@ def subluxation(skeleton: Skeleton, joint: Joint, s: float, u: np.ndarray) -> Sk
     if joint.ends[0] == WHOLE:  # A shoulder slips down, inwards and to the front.
         out = np.array([-0.5 * np.sign(bone.points[-1, 0] or 1), 0.75, 0.5 - u[2]])
         out = out / np.sqrt((out**2).sum())
-    shift = size * (0.1 + 1.0 * s) * min(1.0, 8 * s) * out
+    shift = size * (0.2 + 1.1 * s) * min(1.0, 8 * s) * out
     bones = tuple(
         solids.moved(b, shift) if b.name in joint.moves else b for b in skeleton.bones
     )
@@ -253,9 +253,9 @@ def lesion(skeleton: Skeleton, s: float, u: np.ndarray) -> Skeleton:
     lytic = u[7] < 0.6
     found = Lesion(
         centre=point + off,
-        radius=float(r * (0.35 + 0.75 * s)),
-        amount=-(0.2 + 0.75 * s) * min(1.0, 8 * s) if lytic else 0.0,
-        added=0.0 if lytic else (0.015 + 0.06 * s) * min(1.0, 8 * s),
+        radius=float(r * (0.45 + 0.85 * s)),
+        amount=-(0.3 + 0.7 * s) * min(1.0, 8 * s) if lytic else 0.0,
+        added=0.0 if lytic else (0.02 + 0.055 * s) * min(1.0, 8 * s),
     )
     after = dataclasses.replace(bone, effects=(*bone.effects, found))
     return replaced(skeleton, index, after)

@@ -56,12 +56,12 @@ def draw_frame(cohort: Cohort, study: Study, view: int, skeleton: Skeleton) -> F
     u, z = rng.random(8), rng.standard_normal(3)
     angle = study.turn(view)
     sx, sy, sz = skeleton.extent
-    wide = np.hypot(sx * np.cos(angle), sz * np.sin(angle)) * (0.84 + 0.36 * u[0])
-    tall = sy * (0.84 + 0.3 * u[1])
+    wide = np.hypot(sx * np.cos(angle), sz * np.sin(angle)) * (0.8 + 0.3 * u[0])
+    tall = sy * (0.8 + 0.25 * u[1])
     lean = float(np.clip(0.09 * z[0], -0.25, 0.25))
-    if skeleton.raised != (u[2] < 0.08):
+    if skeleton.raised != (u[2] < 0.05):
         lean += np.pi
-    if u[3] < 0.04:  # Some lie across.
+    if u[3] < 0.03:  # Some lie across.
         lean += 0.5 * np.pi * (1 if u[4] < 0.5 else -1)
         wide, tall = tall, wide
     if tall > wide:
@@ -94,11 +94,11 @@ def draw_exposure(cohort: Cohort, study: Study, view: int, pixel: float) -> Expo
         quanta=float(10 ** (3.5 + 0.9 * u[0])),
         scatter=0.05 + 0.2 * u[1],
         blur=0.1 + 0.3 * u[2],
-        low=float(0.75 * u[3]),
-        high=0.92 + 0.2 * u[4],
-        slope=2.4 + 2.6 * u[5],
-        shift=0.38 + 0.26 * u[6],
-        gamma=float(np.exp(0.2 * np.clip(rng.standard_normal(), -2, 2))),
+        low=float(0.2 + 0.5 * u[3]),
+        high=1.08 + 0.22 * u[4],
+        slope=2.2 + 1.8 * u[5],
+        shift=0.42 + 0.18 * u[6],
+        gamma=float(np.exp(0.12 * np.clip(rng.standard_normal(), -2, 2))),
         grain=0.10 * min(1.0, 0.8 / pixel),
     )
 
@@ -107,7 +107,7 @@ def marker(cohort: Cohort, study: Study, view: int, frame: Frame) -> Tubes | Non
     """A lead letter for the side, in a corner; some films have none."""
     rng = cohorts.stream(cohort, study.patient, study.order, view, "devices")
     u = rng.random(8)
-    if u[0] < 0.2:
+    if u[0] < 0.35:
         return None
     strokes = np.asarray(LETTERS["L" if study.left else "R"], float)
     tall = (0.07 + 0.035 * u[1]) * max(frame.height, frame.width)
@@ -140,9 +140,8 @@ def cast(
     thick, mu = 4.0 + 4.0 * u[1], 0.03 + 0.02 * u[2]
 
     def around(limb: Bone, more: float) -> Bone:
-        return dataclasses.replace(
-            limb, across=limb.across + more, deep=limb.deep + more, shell=mu
-        )
+        a, b = limb.across + more, limb.deep + more
+        return solids.rod("cast", limb.points, a, deep=b, side=limb.side, mu=mu)
 
     limbs = [limb for group in skeleton.soft[:1] for limb in group]
     return [around(b, 1.5 + thick) for b in limbs], [around(b, 1.5) for b in limbs]
@@ -160,7 +159,7 @@ def finish(
     u = rng.random(12)
     height, width = shown.shape
     out, clear = shown.copy(), np.ones(shown.shape, bool)
-    if u[0] < 0.3:
+    if u[0] < 0.2:
         blades = 0.10 * u[1:5] * (u[1:5] > 0.3)
         clear &= _inside(height, width, blades, 0.12 * (u[5] - 0.5))
         out[~clear] = np.float32(0.03)

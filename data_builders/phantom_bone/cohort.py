@@ -62,9 +62,9 @@ class Cohort:
     size: int
     fit: str = "stretch"
     seed: int = 0
-    ease: float = 0.6
+    ease: float = 0.45
     cast: float = 0.06
-    border: float = 0.12
+    border: float = 0.08
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -152,12 +152,14 @@ def finger_flesh(bones: list[Bone], finger: int) -> Bone:
     taper = np.linspace(11.5, 8.2, len(points))
     taper[-2:] = 6.0, 1.5
     width = WIDTH[finger] * taper
-    return flesh(points, width, 0.85 * width, side=bones[-1].side)
+    return flesh(
+        points, width, 0.85 * width, side=bones[-1].side, fat=1.5, round_off=False
+    )
 
 
-def whole(pose: Pose, *, stub: float) -> Skeleton:
-    """Forearm stub, carpals and all rays; frames are those of a hand."""
-    rays = [ray(k, pose) for k in range(5)]
+def whole(pose: Pose, *, stub: float, parts: int = 4) -> Skeleton:
+    """Forearm stub, carpals and all rays, or so many bones of each, as on a hand film."""
+    rays = [ray(k, pose)[:parts] for k in range(5)]
     bones = [*forearm_ends(stub), *carpals(), *(b for r in rays for b in r)]
     skin = tuple(finger_flesh(bones, k) for k, bones in enumerate(rays))
     return Skeleton(
@@ -210,7 +212,7 @@ def hand(pose: Pose) -> Skeleton:
 
 def wrist(pose: Pose) -> Skeleton:
     """A wrist: distal forearm to the metacarpals."""
-    base = whole(pose, stub=90)
+    base = whole(pose, stub=90, parts=2)  # The rest is off the film.
     arm = {"radius", "ulna"}
     rest = tuple(b.name for b in base.bones if b.name not in arm)
     breaks = (
@@ -226,7 +228,7 @@ def wrist(pose: Pose) -> Skeleton:
             first="trapezium",
             second="thumb metacarpal",
             ends=(1, 0),
-            moves=("thumb metacarpal", "thumb proximal", "thumb distal"),
+            moves=("thumb metacarpal", "thumb proximal"),
         ),
     )
     return dataclasses.replace(
@@ -250,8 +252,8 @@ def finger(pose: Pose, *, which: int, neighbours: bool) -> Skeleton:
     ]
     length = float(np.sqrt(((tip - base) ** 2).sum()))
     skin = tuple(finger_flesh(bones, k) for k, bones in zip(shown, rays, strict=True))
-    trunk = own[0].points[[3, -4, -1]]
-    web = flesh(trunk + 2 * Y, [18, 17, 12], [12, 11, 9])
+    trunk = np.concatenate([own[0].points[[3, -4, -1]], own[0].points[-1:] + 6 * Y])
+    web = flesh(trunk, [18, 17, 13, 3], [12, 11, 9, 2])
     return Skeleton(
         bones=tuple(bone for bones in rays for bone in bones),
         joints=tuple(_finger_joints([name], tips=True)),

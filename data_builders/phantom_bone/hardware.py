@@ -8,7 +8,7 @@ import numpy as np
 from data_builders.phantom_bone.skeleton import Skeleton, find, frame_at, radius_at
 from data_builders.phantom_bone.solids import Bone, rod
 
-MODES = (("plate", 0.45), ("nail", 0.58), ("wires", 0.80), ("screws", 1.01))
+MODES = (("plate", 0.52), ("nail", 0.66), ("wires", 0.83), ("screws", 1.01))
 
 
 def implant(
@@ -39,10 +39,10 @@ def implant(
 
 def _plate(bone: Bone, t: float, s: float, u: np.ndarray) -> list[Bone]:
     length, r = float(bone.arc[-1]), radius_at(bone, t)
-    half = np.clip((1.2 + 3.2 * s) * r / length, 0.06, 0.36)
+    half = np.clip((2.0 + 3.5 * s) * r / length, 0.08, 0.38)
     low, high = max(t - half, 0.05), min(t + half, 0.95)
-    thick = float(np.clip(0.13 * r, 0.5, 1.7)) * (0.5 + 0.6 * s)
-    wide = float(np.clip(0.45 * r, 1.4, 6.0)) * (0.6 + 0.4 * s)
+    thick = float(np.clip(0.13 * r, 0.5, 1.7)) * (0.7 + 0.5 * s)
+    wide = float(np.clip(0.45 * r, 1.4, 6.0)) * (0.7 + 0.4 * s)
     way = 2 * np.pi * u[0]
     spots, sides = [], []
     for at in np.linspace(low, high, 6):
@@ -93,7 +93,7 @@ def _nail(bone: Bone, s: float, u: np.ndarray) -> list[Bone]:
 
 def _pins(bone: Bone, t: float, s: float, u: np.ndarray, *, thin: bool) -> list[Bone]:
     found = []
-    for k in range(1 + int(2.99 * s * u[0])):
+    for k in range(1 + int(2.99 * s * (0.4 + 0.6 * u[0]))):
         at = float(np.clip(t + 0.5 * (u[4 + k] - 0.5) * 30 / bone.arc[-1], 0.05, 0.95))
         point, axis, across, deep = frame_at(bone, at)
         r = radius_at(bone, at)
@@ -101,8 +101,8 @@ def _pins(bone: Bone, t: float, s: float, u: np.ndarray, *, thin: bool) -> list[
         out = np.cos(way) * across + np.sin(way) * deep
         lean = np.radians((20 + 40 * u[2]) if thin else (60 + 30 * u[2]))
         along = np.cos(lean) * axis + np.sin(lean) * out
-        half = r * ((1.6 + 1.8 * s) if thin else 1.15)
-        gauge = np.clip(0.09 * r, 0.4, 1.1) * (0.5 + 0.6 * s) if thin else _gauge(r, s)
+        half = r * ((2.0 + 2.5 * s) if thin else 1.2)
+        gauge = np.clip(0.11 * r, 0.45, 1.2) * (0.6 + 0.6 * s) if thin else _gauge(r, s)
         ends = [point - half * along, point + half * along]
         found.append(rod("wire" if thin else "screw", ends, float(gauge), side=across))
         if not thin:

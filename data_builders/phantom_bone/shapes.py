@@ -1,10 +1,16 @@
 """Shapes of bones: long ones, pebbles, and any through a table of knots."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from data_builders.phantom_bone.solids import TRABECULAR, Bone, X
+
+# Longer pieces of a bone are divided, so that outlines are round, mm.
+PIECE = 9.0
 
 
 def long_bone(
@@ -36,7 +42,25 @@ def long_bone(
         hollow: share of the core that is missing in the shaft, where marrow is fat.
     """
     start, end = np.asarray(start, float), np.asarray(end, float)
-    length = float(np.sqrt(((end - start) ** 2).sum()))
+    length = round(float(np.sqrt(((end - start) ** 2).sum())), 6)
+    t, across, deep, cortex, inside = _shaft(
+        length, radii, flat, wall, flare, core, hollow
+    )
+    points = start + t[:, None] * (end - start) + np.outer(4 * t * (1 - t), bow)
+    return Bone(
+        name=name,
+        points=points,
+        across=across,
+        deep=deep,
+        side=np.asarray(side, float),
+        wall=cortex,
+        core=inside,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _shaft(length, radii, flat, wall, flare, core, hollow) -> np.ndarray:
+    """Rows of a long bone: part of the length, across, deep, cortex, core."""
     s = _places(length, cap=0.55 * np.array([radii[0], radii[2]]))
     t = s / length
     near, far = np.exp(-((t / flare[0]) ** 2)), np.exp(-(((1 - t) / flare[1]) ** 2))
@@ -47,16 +71,8 @@ def long_bone(
 
     r = along(radii) * _rounding(s, length, 0.55 * radii[0], 0.55 * radii[2])
     shaft = np.clip(1 - near - far, 0, 1)
-    points = start + t[:, None] * (end - start) + np.outer(4 * t * (1 - t), bow)
-    return Bone(
-        name=name,
-        points=points,
-        across=r,
-        deep=r * along(flat),
-        side=np.asarray(side, float),
-        wall=wall[1] + (wall[0] - wall[1]) * shaft,
-        core=core * (1 - hollow * shaft),
-    )
+    cortex = wall[1] + (wall[0] - wall[1]) * shaft
+    return np.stack([t, r, r * along(flat), cortex, core * (1 - hollow * shaft)])
 
 
 def short_bone(
@@ -112,7 +128,7 @@ def through(
 
     ``hollow`` is the share of the core that is missing where the cortex is thick.
     """
-    table = np.asarray(knots, float)
+    table = smooth(np.asarray(knots, float))
     shaft = np.clip((table[:, 5] - 1.5) / 2.0, 0, 1)
     return Bone(
         name=name,
@@ -130,3 +146,25 @@ def shifted(knots: Sequence[Sequence[float]], shift: Sequence[float]) -> np.ndar
     table = np.asarray(knots, float).copy()
     table[:, :3] += shift
     return table
+
+
+def smooth(table: np.ndarray, *, piece: float = PIECE) -> np.ndarray:
+    """Rows of x, y, z and more, with further rows between that round off the corners.
+
+    Monotone cubics through the given rows: nothing overshoots, radii stay positive.
+    """
+    return _smooth(table.tobytes(), table.shape[1], piece).copy()
+
+
+@functools.lru_cache(maxsize=256)
+def _smooth(raw: bytes, columns: int, piece: float) -> np.ndarray:
+    table = np.frombuffer(raw).reshape(-1, columns)
+    steps = np.sqrt((np.diff(table[:, :3], axis=0) ** 2).sum(1))
+    arc = np.concatenate([[0.0], np.cumsum(np.maximum(steps, 1e-3))])
+    parts = [
+        np.linspace(low, high, min(1 + int((high - low) / piece), 4), endpoint=False)
+        for low, high in itertools.pairwise(arc)
+    ]
+    out = PchipInterpolator(arc, table)(np.append(np.concatenate(parts), arc[-1]))
+    out[:, 3:] = np.maximum(out[:, 3:], 0)  # Rounding may pass below.
+    return out

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from cxr_jax.labels import BODY_PARTS
 from data_builders.phantom_bone import cohort as cohorts
@@ -19,12 +19,12 @@ from data_builders.phantom_bone.cohort import KINDS, Cohort, Study
 SEVERITIES = (0.2, 0.55, 0.95)
 COHORT = Cohort(films=1, size=128, fit="pad", cast=0.0, border=0.0)
 COLOURS = dict(zip(KINDS, ("#ffcc00", "#66ccff", "#99ff66", "#ff6699"), strict=True))
-# A type for each kind of abnormality, twice.
+# For each kind, types and patients in whom it lies well on the film.
 SHOWN = {
-    "fracture": ("Forearm", "Finger", "Wrist"),
-    "hardware": ("Humerus", "Hand", "Elbow"),
-    "degenerative": ("Hand", "Shoulder", "Wrist"),
-    "other": ("Shoulder", "Finger", "Humerus"),
+    "fracture": (("Forearm", 37), ("Finger", 33), ("Wrist", 34)),
+    "hardware": (("Humerus", 32), ("Hand", 32), ("Elbow", 34)),
+    "degenerative": (("Hand", 38), ("Shoulder", 32), ("Wrist", 30)),
+    "other": (("Shoulder", 34), ("Finger", 33), ("Humerus", 30)),
 }
 
 
@@ -88,9 +88,9 @@ def kinds_sheet() -> Image.Image:
     """Every kind at three severities, two views each: the same place, growing."""
     panels = []
     for kind in KINDS:
-        for k, part in enumerate(SHOWN[kind]):
+        for part, number in SHOWN[kind]:
             for s in SEVERITIES:
-                study = posed_study(COHORT, 30 + 7 * k, part, {kind: s})
+                study = posed_study(COHORT, number, part, {kind: s})
                 made = radiograph.study_films(COHORT, study)
                 panels += [panel(m, COHORT.size, f"{kind} {s:.2f}") for m in made]
     return tile(panels, 6)
@@ -106,6 +106,15 @@ def sizes_sheet() -> Image.Image:
     return tile(panels, 8)
 
 
+def palette() -> Image.Image:
+    """Every third gray and the colours of the boxes: it keeps the files small."""
+    grays = [level for level in range(0, 256, 3) for _ in range(3)]
+    out = Image.new("P", (1, 1))
+    colours = [value for name in COLOURS.values() for value in ImageColor.getrgb(name)]
+    out.putpalette(grays + colours)
+    return out
+
+
 def main(argv: list[str] | None = None) -> None:
     """Write all sheets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -117,8 +126,8 @@ def main(argv: list[str] | None = None) -> None:
         ("kinds", kinds_sheet()),
         ("sizes", sizes_sheet()),
     ):
-        # Gray films with few colours: a palette keeps the files small.
-        sheet.quantize(96).save(folder / f"phantom_bone_{name}.png", optimize=True)
+        small = sheet.quantize(palette=palette(), dither=Image.Dither.NONE)
+        small.save(folder / f"phantom_bone_{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

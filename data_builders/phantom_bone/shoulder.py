@@ -112,10 +112,11 @@ def trunk() -> tuple[tuple[Bone, ...], Bone]:
         [x for _, x in slope],
         [52, 56, 62, 70, 78, 84, 90, 92, 95],
     )
-    lung = flesh(
+    lung = solids.rod(
+        "lung",
         [(-195, y, 0) for y in (-72, -68, -45, -10, 60, 300)],
         [1, 32, 58, 72, 80, 84],
-        [1, 26, 46, 58, 66, 70],
+        deep=[1, 26, 46, 58, 66, 70],
         mu=-0.019,
     )
     return (chest,), lung

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_builders.phantom_bone import solids
+from data_builders.phantom_bone import shapes, solids
 from data_builders.phantom_bone.solids import Bone
 
 WHOLE = -1
@@ -123,6 +123,7 @@ def suited(skeleton: Skeleton, build: Build) -> Skeleton:
             points=one.points * size,
             across=one.across * size * build.flesh,
             deep=one.deep * size * build.flesh,
+            wall=one.wall * size * build.flesh**3,
         )
 
     return dataclasses.replace(
@@ -141,12 +142,21 @@ def flesh(
     deep: Sequence[float] | None = None,
     *,
     side: np.ndarray = solids.X,
-    mu: float = solids.SOFT,
+    fat: float = 4.0,
+    round_off: bool = True,
 ) -> Bone:
-    """A tube of soft tissue."""
-    across = np.asarray(across, float)
-    deep = across if deep is None else np.asarray(deep, float)
-    return solids.rod("flesh", points, across, deep=deep, side=side, mu=mu)
+    """A tube of muscle under so many mm of fat, less where it is thin.
+
+    Without ``round_off`` the outline keeps its corners.
+    """
+    rows = np.column_stack([points, across, across if deep is None else deep])
+    if round_off:
+        rows = shapes.smooth(rows.astype(float), piece=16.0)
+    across, deep = rows[:, 3], rows[:, 4]
+    tube = solids.rod("flesh", rows[:, :3], across, deep=deep, side=side, mu=solids.FAT)
+    wall = np.minimum(fat, 0.25 * np.minimum(across, deep))
+    core = np.full(len(across), solids.SOFT)
+    return dataclasses.replace(tube, wall=wall, core=core)
 
 
 def find(bones: Sequence[Bone], name: str, end: int = 0) -> int:

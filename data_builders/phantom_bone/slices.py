@@ -7,7 +7,6 @@ radius change linearly from one to the other.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,18 +37,6 @@ class Slices:
     mu: np.ndarray
 
 
-def join(parts: Sequence[Slices]) -> Slices:
-    """All pieces of several ``Slices`` in one."""
-    names = [field.name for field in dataclasses.fields(Slices)]
-    return Slices(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
-
-
-def pick(pieces: Slices, where: np.ndarray) -> Slices:
-    """Some of the pieces, by bool ``[N]``."""
-    names = [field.name for field in dataclasses.fields(Slices)]
-    return Slices(**{n: getattr(pieces, n)[where] for n in names})
-
-
 def draw(grid: Grid, pieces: Slices) -> np.ndarray:
     """Sum of attenuation times path of all pieces, float32 ``[size, size]``.
 
@@ -74,21 +61,24 @@ def draw(grid: Grid, pieces: Slices) -> np.ndarray:
     g0 = np.where(back, pieces.gain1, pieces.gain0).astype(np.float32)
     g1 = np.where(back, pieces.gain0, pieces.gain1).astype(np.float32)
     low, high = _bounds(a0, a1, b0, b1, r0, r1, ex, ey)
-    low = np.clip(np.floor(low), 0, size).astype(np.int64)
-    high = np.clip(np.ceil(high), 0, size).astype(np.int64)
+    low = np.clip(np.ceil(low), 0, size).astype(np.int32)
+    high = np.clip(np.floor(high), 0, size).astype(np.int32)
     extent = np.maximum(high - low, 0)
     count = extent[:, 0] * extent[:, 1]
-    piece = np.repeat(np.arange(len(count)), count)
-    if not len(piece):
+    if not count.any():
         return np.zeros((size, size), np.float32)
-    step = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count)
-    row, col = np.divmod(step, extent[piece, 0])
-    col += low[piece, 0]
-    row += low[piece, 1]
+
+    def spread(values):
+        return np.repeat(values, count)
+
+    piece = spread(np.arange(len(count), dtype=np.int32))
+    step = np.arange(len(piece), dtype=np.int32) - spread(_before(count))
+    row, col = np.divmod(step, spread(extent[:, 0]))
+    col, row = col + spread(low[:, 0]), row + spread(low[:, 1])
     x, y = col.astype(np.float32) + HALF, row.astype(np.float32) + HALF
-    along = x * ex[piece] + y * ey[piece] - a0[piece]
+    along = x * spread(ex) + y * spread(ey) - spread(a0)
     length = np.maximum(a1 - a0, np.float32(1e-6))
-    cover = np.minimum(along + HALF, length[piece]) - np.maximum(along - HALF, 0)
+    cover = np.minimum(along + HALF, spread(length)) - np.maximum(along - HALF, 0)
     near = np.flatnonzero(cover > 0)
     piece, along, cover = piece[near], along[near], np.minimum(cover[near], 1)
     part = np.clip(along / length[piece], 0, 1)
@@ -96,7 +86,7 @@ def draw(grid: Grid, pieces: Slices) -> np.ndarray:
     middle = b0[piece] + (b1 - b0)[piece] * part
     away = y[near] * ex[piece] - x[near] * ey[piece] - middle
     weight = (pieces.mu * grid.pixel).astype(np.float32)
-    gain = (g0[piece] + (g1 - g0)[piece] * part) * weight[piece]
+    gain = (g0 * weight)[piece] + ((g1 - g0) * weight)[piece] * part
     value = chord(away, r) * cover * gain
     flat = np.bincount(
         row[near] * size + col[near], weights=value, minlength=size * size
@@ -104,8 +94,15 @@ def draw(grid: Grid, pieces: Slices) -> np.ndarray:
     return flat.reshape(size, size).astype(np.float32)
 
 
+def _before(count: np.ndarray) -> np.ndarray:
+    return (np.cumsum(count) - count).astype(np.int32)
+
+
 def _bounds(a0, a1, b0, b1, r0, r1, ex, ey) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels ``[N, 2]`` between which each piece lies, half a pixel more to each side."""
+    """First pixel ``[N, 2]`` that may hold some of each piece, and the one after the last.
+
+    Middles of pixels, at halves, lie up to half a pixel outside the piece.
+    """
     a = np.stack([a0, a0, a1, a1]) + np.array([[-1], [-1], [1], [1]]) * HALF
     b = np.stack([b0 - r0, b0 + r0, b1 - r1, b1 + r1])
     b += np.array([[-1], [1], [-1], [1]]) * HALF

@@ -142,7 +142,9 @@ def project(
         Outer tubes with cortex less surroundings, inner ones with core less cortex.
     """
     one = _joined(bones, turn)
-    first = np.setdiff1d(np.arange(len(one.points) - 1), one.ends)
+    follows = np.ones(len(one.points), bool)
+    follows[one.ends] = False
+    first = np.flatnonzero(follows)
     d, way, c1, c2 = (v[first] for v in (one.axis, one.way, one.lean1, one.lean2))
     start, end = one.points[first], one.points[first + 1]
     length = np.abs(((end - start) * d).sum(1))
@@ -151,33 +153,34 @@ def project(
     shown = np.maximum(np.abs(forward), HAIR)
     more = np.copysign(shown, forward) - forward
     start, end = start[:, :2], end[:, :2] + more[:, None] * way
-    parts = []
-    for inset in (0.0,) if hull else (0.0, 1.0):
-        a = np.maximum(one.across - inset * one.wall, 0)
-        b = np.maximum(one.deep - inset * one.wall, 0)
-        a, b = np.where(b > 0, a, 0), np.where(a > 0, b, 0)
-        a0, a1, b0, b1 = a[first], a[first + 1], b[first], b[first + 1]
-        mu = np.ones(len(first))
-        if not hull:
-            core = 0.5 * (one.core[first] + one.core[first + 1])
-            mu = one.shell[first] - around if not inset else core - one.shell[first]
-        r0, r1 = np.hypot(a0 * c1, b0 * c2), np.hypot(a1 * c1, b1 * c2)
-        wide = np.hypot((a0 + a1) * c1, (b0 + b1) * c2) ** 2
-        middle = (a0 + a1) * (b0 + b1) / np.maximum(wide, 1e-9)
-        tilt = length / shown
-        whole = Slices(
-            start=start,
-            end=end,
-            way=way,
-            r0=r0,
-            r1=r1,
-            gain0=tilt * np.where(r0 > 0.1, a0 * b0 / np.maximum(r0**2, 1e-9), middle),
-            gain1=tilt * np.where(r1 > 0.1, a1 * b1 / np.maximum(r1**2, 1e-9), middle),
-            mu=mu,
-        )
-        here = wide > 0
-        parts.append(slices.pick(whole, here))
-    return slices.join(parts)
+    # Row 0 is the outer tube, row 1 the inner one.
+    inset = np.array([[0.0]] if hull else [[0.0], [1.0]]) * one.wall
+    a, b = np.maximum(one.across - inset, 0), np.maximum(one.deep - inset, 0)
+    full = (a > 0) & (b > 0)
+    a, b = a * full, b * full
+    a0, a1, b0, b1 = a[:, first], a[:, first + 1], b[:, first], b[:, first + 1]
+    r0, r1 = np.hypot(a0 * c1, b0 * c2), np.hypot(a1 * c1, b1 * c2)
+    wide = np.hypot((a0 + a1) * c1, (b0 + b1) * c2) ** 2
+    tilt = length / shown
+    # Towards a tip the section keeps the shape that it has in the piece's middle.
+    middle = (a0 + a1) * (b0 + b1) / np.maximum(wide, 1e-9)
+    gain0 = np.where(r0 > 0.1, a0 * b0 / np.maximum(r0 * r0, 1e-9), middle)
+    gain1 = np.where(r1 > 0.1, a1 * b1 / np.maximum(r1 * r1, 1e-9), middle)
+    mu = np.ones((1, len(first)))
+    if not hull:
+        core = 0.5 * (one.core[first] + one.core[first + 1])
+        mu = np.stack([one.shell[first] - around, core - one.shell[first]])
+    row, k = np.nonzero(wide)
+    return Slices(
+        start=start[k],
+        end=end[k],
+        way=way[k],
+        r0=r0[row, k],
+        r1=r1[row, k],
+        gain0=(tilt * gain0)[row, k],
+        gain1=(tilt * gain1)[row, k],
+        mu=mu[row, k],
+    )
 
 
 def draw(bones: Sequence[Bone], turn: np.ndarray, grid: Grid) -> np.ndarray:
@@ -220,7 +223,7 @@ def _joined(bones: Sequence[Bone], turn: np.ndarray) -> _Joined:
     d = _apply(turn, np.array([bone.direction for bone in bones]))
     side = _apply(turn, np.array([bone.side for bone in bones]))
     e1 = _unit(side - (side * d).sum(1)[:, None] * d)
-    e2 = np.cross(d, e1)
+    e2 = _cross(d, e1)
     flat = _unit(d[:, :2] + (0.0, 1e-9))
     normal = np.stack([-flat[:, 1], flat[:, 0]], -1)
     per_bone = {
@@ -236,6 +239,11 @@ def _joined(bones: Sequence[Bone], turn: np.ndarray) -> _Joined:
         **{name: np.repeat(v, counts, axis=0) for name, v in per_bone.items()},
         ends=last,
     )
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    (ax, ay, az), (bx, by, bz) = a.T, b.T
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 # An abnormality is visible where it changes the stored film by this much, of 255.
-VISIBLE = 6.0
+VISIBLE = 10.0
 # A box holds what changes by more than this share of the largest change.
 BOX_THRESHOLD = 0.25
 

@@ -212,3 +212,5 @@ def test_the_left_limb_is_the_mirror_of_the_right_in_every_view():
         a = solids.draw(right.bones, solids.turn_about_y(angle), grid)
         b = solids.draw(left.bones, solids.turn_about_y(-angle), grid)
         np.testing.assert_allclose(a, b[:, ::-1], atol=1e-3)
+    flip = np.array([-1, 1, 1])
+    np.testing.assert_array_equal(np.multiply(right.centre, flip), left.centre)
