@@ -102,7 +102,9 @@ def split_records(
         )
     drawn = _Draw(
         seed=seed,
-        fractions=_checked(fractions, test_is_listed=scheme in _TEST_FIRST),
+        fractions=_checked(
+            fractions, test_is_listed=scheme in (*_TEST_FIRST, *_LISTED)
+        ),
         holdout=holdout,
         holdout_from=holdout_from,
     )
