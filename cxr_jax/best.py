@@ -16,6 +16,7 @@ from etils import epath
 from cxr_jax import config as configs
 from cxr_jax import samples, sharding, workdir
 from cxr_jax.checkpoint import Checkpoints, Restored, sha256
+from cxr_jax.data import image
 from cxr_jax.errors import ConfigError
 from cxr_jax.models.state import Arrays
 from cxr_jax.step import Trainer
@@ -37,6 +38,8 @@ class Best:
         step: at which it was taken.
         weights_sha256: digest of params and rest.
         size: side in pixels of the films that the run reads.
+        fit: how a film that is not square became one, see ``image.reduce_film``.
+        enlarge: whether smaller films were enlarged, likewise.
         frozen: what was frozen on validation films with these very weights.
         missing: why there is no calibration; "" where there is one.
     """
@@ -50,6 +53,8 @@ class Best:
     size: int
     frozen: Mapping[str, Any]
     missing: str
+    fit: image.Fit = "stretch"
+    enlarge: bool = False
 
 
 def read(source: str | os.PathLike) -> Best:
@@ -87,6 +92,7 @@ def read(source: str | os.PathLike) -> Best:
         size=_size(path),
         frozen=frozen,
         missing=missing,
+        **_square(path),
     )
 
 
@@ -147,6 +153,20 @@ def _size(path: epath.Path) -> int:
         f"{path}: {workdir.SPLIT} does not say the size of the run's films (image_size);"
         " evaluate it again (--mode=evaluate)"
     )
+
+
+def _square(path: epath.Path) -> dict[str, Any]:
+    """How films became squares of that size; stretched where the run does not say."""
+    passport = workdir.read_json(path / workdir.SPLIT) or {}
+    how = {"fit": passport.get("fit", "stretch")}
+    how["enlarge"] = passport.get("enlarge", False)
+    if how["fit"] not in image.FITS or not isinstance(how["enlarge"], bool):
+        raise ConfigError(
+            f"{path}: {workdir.SPLIT} says fit={how['fit']!r}, enlarge={how['enlarge']!r};"
+            f" allowed are {', '.join(image.FITS)}, and true or false; evaluate it again"
+            " (--mode=evaluate)"
+        )
+    return how
 
 
 def _frozen(

@@ -116,6 +116,8 @@ def _origin(found: Best) -> Origin:
         "tta": {k: v for k, v in tta.items() if v} if tta.get("name") else {},
         "frozen": {k: found.frozen[k] for k in FROZEN if found.frozen.get(k)},
         "missing": found.missing,
+        "fit": found.fit,
+        "enlarge": found.enlarge,
     }
     return Origin(**json.loads(json.dumps(content)))
 

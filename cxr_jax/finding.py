@@ -45,6 +45,7 @@ class Finding:
         std: float32 ``[C]``, spread of ``raw`` over dropout masks, or None. Low spread
             does not mean correct.
         boxes: list of ``(class, score, (x1, y1, x2, y2))`` in [0, 1], or None.
+        padded: whether ``film`` has the proportions of before, within a black square.
         trained_on: name of the dataset that trained and calibrated the model; empty where
             unknown. What holds there need not hold for this film.
     """
@@ -66,6 +67,7 @@ class Finding:
     unit: str = "map"
     std: np.ndarray | None = None
     boxes: list[tuple[str, float, tuple[float, ...]]] | None = None
+    padded: bool = False
     trained_on: str = ""
 
     @property
@@ -186,7 +188,7 @@ class Finding:
             self.film,
             panels,
             title=f"{self.name}\nfilm as the model saw it{origin}",
-            shape=self.shape,
+            shape=self.film.shape if self.padded else self.shape,
             unit=self.unit,
             side=side,
         )

@@ -26,21 +26,23 @@ class Reduced:
     shape: tuple[int, int]
 
 
-def reduce(film: Source, size: int) -> Reduced:
+def reduce(
+    film: Source, size: int, *, fit: image.Fit = "stretch", enlarge: bool = False
+) -> Reduced:
     """Decodes and reduces a film by the functions that build the datasets.
-
-    A film that is not square fills the square, as in the released datasets.
 
     Args:
         film: a path of a PNG or JPEG file, the bytes of one, or a float array ``[H, W]``
             in [0, 1].
         size: side in pixels.
+        fit: of a film that is not square, see ``image.reduce_film``.
+        enlarge: whether smaller films are taken, likewise.
 
     Raises:
         InputRejected: it is not a sound gray film, or too small.
     """
     pixels = _pixels(film)
-    small = image.reduce_film(pixels, size, fit="stretch")
+    small = image.reduce_film(pixels, size, fit=fit, enlarge=enlarge)
     return Reduced(name=name_of(film), pixels=small, shape=pixels.shape)
 
 

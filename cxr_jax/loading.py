@@ -71,6 +71,8 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
         params=found.params,
         rest=found.rest,
         size=found.size,
+        fit=found.fit,
+        enlarge=found.enlarge,
         scales=_scales(found.frozen, found.task.classes, found.missing),
         about={
             "source": str(source),
@@ -123,6 +125,8 @@ def _from_file(path: pathlib.Path, batch_size: int) -> Predictor:
         params=jax.device_put(arrays.params),
         rest=jax.device_put(arrays.rest),
         size=found.size,
+        fit=origin.fit if origin else "stretch",
+        enlarge=origin.enlarge if origin else False,
         scales=scales,
         about=about,
         batch_size=batch_size,

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from cxr_jax import intake
+from cxr_jax.data.image import Fit
 from cxr_jax.errors import ConfigError, InputRejected
 from cxr_jax.finding import Finding
 from cxr_jax.intake import Reduced, Source
@@ -48,6 +49,8 @@ class Predictor:
         params: of its network.
         rest: its batch statistics.
         size: side in pixels that films are reduced to.
+        fit: of a film that is not square, see ``image.reduce_film``.
+        enlarge: whether smaller films are taken, likewise.
         scales: calibration and thresholds.
         about: where it comes from, for people.
         batch_size: films that go through the network together.
@@ -63,8 +66,11 @@ class Predictor:
         scales: Scales,
         about: Mapping[str, Any],
         batch_size: int,
+        fit: Fit = "stretch",
+        enlarge: bool = False,
     ):
         self.classes, self.size = tuple(task.classes), size
+        self.fit, self.enlarge = fit, enlarge
         self.scales, self.about, self.batch_size = scales, dict(about), batch_size
         self._task, self._arrays = task, (params, rest)
         model_def = ModelDef.of(task.create)
@@ -155,7 +161,7 @@ class Predictor:
 
     def reduce(self, film: Source) -> Reduced:
         """A film as the network takes it; see ``intake.reduce``."""
-        return intake.reduce(film, self.size)
+        return intake.reduce(film, self.size, fit=self.fit, enlarge=self.enlarge)
 
     def _read(
         self,
@@ -230,6 +236,7 @@ class Predictor:
             site=asked,
             film=film.pixels,
             shape=film.shape,
+            padded=self.fit == "pad",
             maps=found["maps"],
             unit=UNITS.get(getattr(self._task, "maps", ""), "map"),
             std=found.get("std"),

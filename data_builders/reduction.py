@@ -15,18 +15,20 @@ import pathlib
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Literal
 
-import cv2
 import numpy as np
 
-from cxr_jax.data.image import read_bytes, read_film, reduce_film
+from cxr_jax.data.image import (
+    Fit,
+    read_bytes,
+    read_film,
+    reduce_film,
+    shape_in_square,
+)
 from cxr_jax.errors import InputRejected
 from cxr_jax.progress import track
 from data_builders.workers import ordered_map
 
-# How a film that is not square becomes one: ``cxr_jax.data.image.reduce_film``.
-Fit = Literal["stretch", "pad"]
 # Raise it whenever the pixels of a reduced film change.
 VERSION = 1
 INDEX = "sources.jsonl"
@@ -88,8 +90,8 @@ class Cache:
             kept = self._sound(key)
             if kept is None:
                 film = read_film(data)
-                large = _enlarged(film, self.size, self.fit) if self.enlarge else film
-                small = reduce_film(large, self.size, fit=self.fit)
+                how = {"fit": self.fit, "enlarge": self.enlarge}
+                small = reduce_film(film, self.size, **how)
                 kept = self._store(key, small.tobytes() + SHAPE.pack(*film.shape))
         except InputRejected as error:
             return Refused(code=error.code, reason=error.hint)
@@ -117,24 +119,8 @@ class Cache:
 
 def is_enlarged(shape: tuple[int, int], size: int, *, fit: Fit) -> bool:
     """Whether a film of this height and width has a side shorter than in the square."""
-    wanted = _shape_in_square(shape, size, fit)
+    wanted = shape_in_square(shape, size, fit=fit)
     return any(side < new for side, new in zip(shape, wanted, strict=True))
-
-
-def _shape_in_square(shape: tuple[int, int], size: int, fit: Fit) -> tuple[int, int]:
-    if fit == "stretch":
-        return size, size
-    height, width = (max(1, round(side * size / max(shape))) for side in shape)
-    return height, width
-
-
-def _enlarged(film: np.ndarray, size: int, fit: Fit) -> np.ndarray:
-    """The film with no side shorter than in the square; longer ones stay for averaging."""
-    wanted = _shape_in_square(film.shape, size, fit)
-    height, width = map(max, film.shape, wanted)
-    if (height, width) == film.shape:
-        return film
-    return cv2.resize(film, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def open_cache(

@@ -311,12 +311,22 @@ def test_a_narrowed_network_is_rebuilt(tmp_path, monkeypatch):
         (lambda c: c["frozen"].update(code="print()"), "run: frozen="),
         (lambda c: c.update(step=-1), "run: step="),
         (lambda c: c.pop("step"), "its keys must be"),
+        (lambda c: c.update(fit="crop"), "run: fit='crop', allowed is one of pad"),
+        (lambda c: c.update(enlarge=1), "run: enlarge=1, allowed is true or false"),
     ],
 )
 def test_a_file_asks_for_nothing_but_parts_of_ours(exported, tmp_path, edit, words):
     path = rewritten(exported, tmp_path / "wrong.safetensors", edit)
     with pytest.raises((CheckpointError, ConfigError), match=words):
         cxr_jax.load(path)
+
+
+def test_a_file_of_before_films_were_padded_is_of_stretched_ones(exported, tmp_path):
+    def earlier(content):
+        del content["fit"], content["enlarge"]
+
+    found = cxr_jax.load(rewritten(exported, tmp_path / "old.safetensors", earlier))
+    assert (found.fit, found.enlarge) == ("stretch", False)
 
 
 def test_parts_are_classes_of_their_own_kind():

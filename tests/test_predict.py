@@ -20,7 +20,7 @@ from flax import nnx
 from PIL import Image
 
 import cxr_jax
-from cxr_jax import loading, predict_files
+from cxr_jax import export, loading, predict_files
 from cxr_jax.data import source
 from cxr_jax.errors import CheckpointError, ConfigError, InputRejected
 from cxr_jax.metrics.scaling import Platt
@@ -462,6 +462,55 @@ def test_the_size_of_films_is_that_of_the_run(run, tmp_path):
         cxr_jax.load(copy)
     path.write_text(json.dumps(passport | {"image_size": 16}))
     assert cxr_jax.load(copy).size == 16
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+@pytest.mark.parametrize("shape", [(128, 64), (64, 128), (40, 20)])
+def test_a_film_is_made_square_as_the_builder_made_it(run, tmp_path, fit, shape):
+    """What split.json says of the dataset holds for films from elsewhere, and exports."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    path = copy / "split.json"
+    passport = json.loads(path.read_text())
+    passport |= {"image_size": 32, "fit": fit, "enlarge": True}
+    path.write_text(json.dumps(passport))
+    film = np.random.default_rng(0).integers(1, 256, shape).astype(np.uint8)
+    (tmp_path / "film.png").write_bytes(png(film))
+    cache = reduction.open_cache(
+        tmp_path, dataset="toy", size=32, fit=fit, enlarge=True
+    )
+    want = cache.load(cache.reduce(str(tmp_path / "film.png")).key)
+    file = export.export_run(copy, tmp_path / "weights.safetensors")
+    for reader in (cxr_jax.load(copy), cxr_jax.load(file)):
+        assert (reader.fit, reader.enlarge) == (fit, True)
+        finding = reader.predict(tmp_path / "film.png")
+        np.testing.assert_array_equal(finding.film, want)
+        assert finding.shape == shape and finding.padded == (fit == "pad")
+    black = (want == 0).all(axis=0) | (want == 0).all(axis=1)
+    assert black.sum() == (16 if fit == "pad" else 0)
+
+
+def test_films_are_stretched_where_a_run_does_not_say(run, reader, tmp_path):
+    passport = json.loads((run / "split.json").read_text())
+    assert "fit" not in passport  # the toy's films are square
+    assert (reader.fit, reader.enlarge) == ("stretch", False)
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "split.json").write_text(json.dumps(passport | {"image_size": 32}))
+    with pytest.raises(InputRejected, match="never enlarged"):
+        cxr_jax.load(copy).predict(np.zeros((64, 20), np.float32))
+    (copy / "split.json").write_text(json.dumps(passport | {"fit": "crop"}))
+    with pytest.raises(ConfigError, match="says fit='crop'.* allowed are pad, stretch"):
+        cxr_jax.load(copy)
+
+
+def test_a_padded_film_is_drawn_as_the_square_that_it_is(reader, films):
+    finding = reader.predict(films["000.png"] / 255)
+    tall = dataclasses.replace(finding, shape=(200, 100))
+    whole = dataclasses.replace(tall, padded=True)
+    sizes = [one.plot().get_size_inches() for one in (finding, tall, whole)]
+    np.testing.assert_array_equal(sizes[0], sizes[2])
+    assert sizes[1][0] < sizes[0][0]
 
 
 def test_a_plot_colours_what_speaks_for_a_class_alone(reader, films):

@@ -10,7 +10,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import cv2
 import numpy as np
@@ -29,6 +29,10 @@ BYTES_MAX = 256 * 2**20
 # widest and the mean spread between channels that pass, of 255. Colour is far beyond.
 SPREAD_MAX = 32
 SPREAD_MEAN = 4.0
+
+# How a film that is not square becomes one, see ``reduce_film``.
+Fit = Literal["pad", "stretch"]
+FITS = get_args(Fit)
 
 Result = TypeVar("Result")
 
@@ -105,7 +109,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def reduce_film(
-    film: np.ndarray, size: int, *, fit: Literal["pad", "stretch"] = "pad"
+    film: np.ndarray, size: int, *, fit: Fit = "pad", enlarge: bool = False
 ) -> np.ndarray:
     """Reduces a film to a square by averaging areas, which does not alias.
 
@@ -113,10 +117,13 @@ def reduce_film(
 
     Args:
         film: float32 ``[H, W]`` in [0, 1].
-        size: new height and width, in pixels, at most the film's longer side.
+        size: new height and width, in pixels, at most the film's longer side unless
+            ``enlarge``.
         fit: for a film that is not square, ``pad`` keeps its proportions and centres it
             on black; ``stretch`` fills the square, as the makers of ChestX-ray14 did, and
             leaves boxes relative to the film as they are.
+        enlarge: whether a side that is shorter than in the square is enlarged linearly,
+            as collections of small films need; it shows no more than there was.
 
     Returns:
         uint8 ``[size, size]``, ``round(255 * mean)``.
@@ -124,6 +131,8 @@ def reduce_film(
     Raises:
         InputRejected: ``size``: the film is smaller; enlarging would invent detail.
     """
+    if enlarge:
+        film = _enlarged(film, shape_in_square(film.shape, size, fit=fit))
     height, width = film.shape
     longest = max(height, width)
     if (min(height, width) if fit == "stretch" else longest) < size:
@@ -132,15 +141,28 @@ def reduce_film(
             f"{width} x {height} pixels; at least {size} is allowed: choose a smaller"
             " size, films are never enlarged",
         )
-    if fit == "pad":
-        height, width = (max(1, round(n * size / longest)) for n in (height, width))
-    else:
-        height = width = size
+    height, width = shape_in_square(film.shape, size, fit=fit)
     small = cv2.resize(film, (width, height), interpolation=cv2.INTER_AREA)
     out = np.zeros((size, size), np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     out[top : top + height, left : left + width] = np.rint(small * 255)
     return out
+
+
+def shape_in_square(shape: tuple[int, int], size: int, *, fit: Fit) -> tuple[int, int]:
+    """Height and width that a film of this height and width has in the square."""
+    if fit == "stretch":
+        return size, size
+    height, width = (max(1, round(side * size / max(shape))) for side in shape)
+    return height, width
+
+
+def _enlarged(film: np.ndarray, wanted: tuple[int, int]) -> np.ndarray:
+    """The film with no side shorter than wanted; longer ones stay for averaging."""
+    height, width = map(max, film.shape, wanted)
+    if (height, width) == film.shape:
+        return film
+    return cv2.resize(film, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _decode_png(data: bytes) -> np.ndarray:

@@ -19,6 +19,7 @@ from cxr_jax.errors import CheckpointError, ConfigError
 # Of what evaluators freeze on validation films, what a reader of films needs.
 FROZEN = ("operating_points", "platt", "chosen_on")
 NETWORK = ("model", "head", "size", "maps")
+FITS = ("pad", "stretch")  # those of data.image
 # Sum of a part's numbers: a file shall not ask for a network that takes hours to build.
 _MOST = 4096
 _PLATT_NUMBERS = ("slope", "intercept", "prevalence")
@@ -40,6 +41,8 @@ class Origin:
             raw probabilities and ``platt``; ``chosen_on`` says which films. Empty where
             nothing belongs to these weights.
         missing: why there is no calibration; "" where there is one.
+        fit: how a film that is not square became one, see ``image.reduce_film``.
+        enlarge: whether smaller films were enlarged, likewise.
 
     Raises:
         CheckpointError: a field of another type or range.
@@ -52,6 +55,9 @@ class Origin:
     tta: Mapping[str, Any]
     frozen: Mapping[str, Any]
     missing: str
+    # Files of before they were written down are of stretched films.
+    fit: str = "stretch"
+    enlarge: bool = False
 
     def __post_init__(self):
         for name, (right, allowed) in _RULES.items():
@@ -79,7 +85,8 @@ class Origin:
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"run: not JSON: {error}") from error
         known = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(fields, dict) or fields.keys() != known:
+        needed = known - {"fit", "enlarge"}
+        if not isinstance(fields, dict) or not needed <= fields.keys() <= known:
             raise CheckpointError(
                 f"run: its keys must be {', '.join(sorted(known))}: export the run again"
             )
@@ -196,4 +203,6 @@ _RULES = {
     "tta": (lambda v: v == {} or _part(v), "a name and plain arguments, or nothing"),
     "frozen": (_frozen, f"{', '.join(FROZEN)} per class, in finite numbers"),
     "missing": (lambda v: isinstance(v, str), "text"),
+    "fit": (lambda v: v in FITS, f"one of {', '.join(FITS)}"),
+    "enlarge": (lambda v: isinstance(v, bool), "true or false"),
 }

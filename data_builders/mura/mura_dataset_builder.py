@@ -37,6 +37,8 @@ from data_builders.mura import counts
 from data_builders.mura.release import Entry, Release, read_release
 
 ABSENT = "absent"
+# Some films are smaller than the network's input.
+ENLARGE = True
 # Scheme → released part → part. The released valid list is the only one that can test.
 SPLITS = {
     "official": {"train": "train_val", "valid": "test"},
@@ -103,7 +105,7 @@ class Builder(packing.Packed):
             dataset=self.name,
             size=config.size,
             fit=config.fit,
-            enlarge=True,
+            enlarge=ENLARGE,
         )
         self.reduced = reduction.reduce_all(
             self._sources(), cache, workers=options.workers
@@ -197,6 +199,7 @@ class Builder(packing.Packed):
             "left_out": self.left_out.counts(),
             "studies_without_films": len(release.studies) - len(_studies(used)),
             "fit": fit,
+            "enlarge": ENLARGE,
             "not_square": sum(r.height != r.width for r in kept),
             "enlarged": sum(
                 reduction.is_enlarged((r.height, r.width), size, fit=fit) for r in kept

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from cxr_jax.data.image import SIDE_MAX, read_film, reduce_film
+from cxr_jax.data.image import SIDE_MAX, read_film, reduce_film, shape_in_square
 from cxr_jax.errors import DataError, InputRejected
 
 GRAY = np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8)
@@ -237,6 +237,30 @@ def test_films_are_never_enlarged():
     assert caught.value.code == "size"
     with pytest.raises(InputRejected):
         reduce_film(np.zeros((20, 48), np.float32), 21, fit="stretch")
+
+
+@pytest.mark.parametrize("shape", [(20, 48), (48, 20), (30, 30), (61, 40)])
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_enlarging_shows_no_more_than_there_was(shape, fit):
+    film = np.random.default_rng(0).random(shape).astype(np.float32)
+    large = reduce_film(film, 60, fit=fit, enlarge=True)
+    tall, wide = shape_in_square(shape, 60, fit=fit)
+    inside = large[(60 - tall) // 2 :, (60 - wide) // 2 :][:tall, :wide]
+    # Linear: within the range of the film, and near its mean.
+    assert inside.min() >= np.rint(255 * film.min())
+    assert inside.max() <= np.rint(255 * film.max())
+    assert inside.mean() == pytest.approx(255 * film.mean(), abs=6)
+    assert large.sum() == inside.sum()  # black around it
+    flat = reduce_film(np.full(shape, 0.4, np.float32), 60, fit=fit, enlarge=True)
+    assert (flat == 102).sum() == tall * wide and set(np.unique(flat)) <= {0, 102}
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_a_film_that_is_large_enough_is_reduced_all_the_same(fit):
+    film = np.random.default_rng(0).random((120, 90)).astype(np.float32)
+    np.testing.assert_array_equal(
+        reduce_film(film, 60, fit=fit, enlarge=True), reduce_film(film, 60, fit=fit)
+    )
 
 
 def test_reading_films_needs_no_jax():
