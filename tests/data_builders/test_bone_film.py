@@ -91,6 +91,32 @@ def test_a_faint_fracture_has_no_box_and_a_plain_one_not_in_all_views():
     assert missed > 3
 
 
+@pytest.mark.parametrize("part", ["Humerus", "Elbow", "Forearm", "Finger"])
+def test_a_bone_cut_and_not_moved_is_whole(part):
+    """Fragments keep the sections of their bone, however it bends."""
+    for number in range(6):
+        for scene in scenes_of(CLEAR, number, part, {"fracture": 1e-7}):
+            # A further place of the axis alone moves some values by this much.
+            assert np.abs(scene.integrals.changes[0].t).max() < 0.15
+
+
+def test_bones_that_only_moved_along_are_not_boxed():
+    """A slipped elbow moves the forearm to its end; the box stays at the joint."""
+    wide = boxed = 0.0
+    for number in range(12):
+        study = posed_study(PADDED, number, "Elbow", {"other": 0.9}, views=(0,))
+        (scene,) = radiograph.study_scenes(PADDED, study)
+        (made,) = radiograph.study_films(PADDED, study)
+        change = np.abs(scene.integrals.changes[0].t)
+        if not len(made.boxes) or np.ptp(np.flatnonzero((change > 0.1).any(1))) < 90:
+            continue  # A lesion, or off the film.
+        rows = np.flatnonzero((change > 0.1).any(1))
+        wide += np.ptp(rows) / len(change)
+        boxed += made.boxes[0, 3] - made.boxes[0, 1]
+    assert wide > 0.5
+    assert boxed < 0.75 * wide
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_changes_grow_from_nothing_with_severity(kind):
     size = []
