@@ -89,8 +89,10 @@ def base() -> config_dict.ConfigDict:
             "file": "",  # CSV of calls; readers.csv of the dataset where empty
             "protocols": ("majority", "each_other", "truth"),
             "threshold": "f1",  # or another frozen point, or a number
+            "strict": False,  # True: a score at the threshold is no call
             "tie": "negative",  # or positive, left_out
             "least": 3,  # voters of a majority
+            "gold": 0,  # first readers whose majority judges the others; 0 for none
             "draws": 10_000,  # resamples of patients
             "margin": 0.0,  # of non-inferiority, named beforehand; 0 for none
             "focus": "Pneumonia",  # class shown in full; the first where it is not read

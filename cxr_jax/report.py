@@ -151,7 +151,8 @@ def _card(name: str, block: Mapping[str, Any]) -> str:
     words = {"auroc": "Mean AUROC", "average_precision": "Mean AP"}
     against = "against the true state" if truth else "against the labels"
     mean = block["mean"]
-    below = [mean["reason"] or f"over {len(mean['classes'])} classes"]
+    many = len(mean["classes"])
+    below = [mean["reason"] or f"over {many} class{'es' if many != 1 else ''}"]
     if mean["low"] is not None:
         below = [f"resampling unit: {mean['resampling_unit']}", *below]
         low, high = tables.number(mean["low"]), tables.number(mean["high"])
@@ -161,7 +162,7 @@ def _card(name: str, block: Mapping[str, Any]) -> str:
 
 def _mean_words(mean: Mapping[str, Any]) -> str:
     listed = ", ".join(map(tables.words, mean["classes"]))
-    text = f"Means run over {len(mean['classes'])} classes: {listed}."
+    text = f"Means run over: {listed}."
     if mean["left_out"]:
         left = [f"{tables.words(n)} ({why})" for n, why in mean["left_out"].items()]
         text += f" Left out: {', '.join(left)}."

@@ -175,8 +175,12 @@ def headline(results: dict[str, Result]) -> str:
             interval = f" [{mean['low']:.4f}, {mean['high']:.4f}]"
         lines.append(
             f"{part}: mean {name} {mean['value']:.4f}{interval} over"
-            f" {len(mean['classes'])} classes ({', '.join(mean['classes'])}),"
+            f" {_classes(mean['classes'])},"
             f" {result['n']} films; {mean['resampling_unit']}-level interval"
         )
     notes = dict.fromkeys(note for r in results.values() for note in r["notes"])
     return "\n".join([*lines, *notes])
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"{len(names)} class{'es' if len(names) != 1 else ''} ({', '.join(names)})"

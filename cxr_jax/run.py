@@ -136,6 +136,9 @@ def open_run(
     text = json.dumps(manifest, sort_keys=True).encode()
     passport = division.split.passport
     passport["image_size"] = dataset.manifest.image_size
+    # How films became square: prediction does the same.
+    extra = dataset.manifest.extra
+    passport |= {key: extra[key] for key in ("fit", "enlarge") if key in extra}
     passport["manifest_sha256"] = hashlib.sha256(text).hexdigest()
     trainer = make_trainer(config, task, films=division.order.length)
     fields = pipeline.Fields(

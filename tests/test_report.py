@@ -200,7 +200,7 @@ def test_the_headline_is_the_test_part_with_interval_and_list(phantom):
     for word in (
         f"{mean['value']:.3f}",
         f"95% interval {mean['low']:.3f} – {mean['high']:.3f}",
-        "Means run over 2 classes: Mass, Nodule.",
+        "Means run over: Mass, Nodule.",
         "Left out: Hernia (undefined: no positive film)",
         "resampling unit: patient",
         "test part, 240 films",

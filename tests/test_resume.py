@@ -36,6 +36,7 @@ def test_kills_and_a_flipped_bit(
     assert unbroken()["step"] == LAST
 
 
+@pytest.mark.long
 def test_signals_in_every_stage_and_a_damaged_index(
     faulty, tmp_path, unbroken, passport, committed, flip_bit
 ):

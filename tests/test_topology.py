@@ -110,6 +110,7 @@ def strike(command, env, workdir, logs, split):
     assert launcher.returncode == 75, errors + (logs / "process-1.log").read_text()
 
 
+@pytest.mark.long
 def test_two_processes_stopped_by_one_signal_end_as_one_process_does(
     toy, tmp_path, two_devices
 ):
