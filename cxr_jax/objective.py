@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cxr_jax import config
 from cxr_jax.errors import ConfigError
@@ -94,6 +95,17 @@ class Term:
             raise ConfigError(
                 f"term {given['name']!r}: by_group names {', '.join(strange)}; its fn has"
                 f" {', '.join(fn) or 'no arguments'}"
+            )
+        # Words are counted later; a row per group would be gathered from anything else.
+        if flat := [
+            name
+            for name in given["by_group"]
+            if not isinstance(fn[name], str) and np.ndim(fn[name]) != 2
+        ]:
+            raise ConfigError(
+                f"term {given['name']!r}: by_group names {', '.join(flat)}, which has no"
+                " row per group: give one for each, of one number per class, or a word"
+                " that is counted"
             )
         if isinstance(given.get("weight"), Mapping):
             given["weight"] = config.build(given["weight"])

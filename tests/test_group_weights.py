@@ -223,6 +223,14 @@ def test_an_argument_that_the_loss_does_not_have_is_refused():
         Term.of(bare)
 
 
+@pytest.mark.parametrize("value", [0.3, (0.3,)])
+def test_an_argument_without_a_row_per_group_is_refused(value):
+    """Gathered all the same, it would be a wrong loss of the right shape."""
+    fn = counted()["fn"] | {"w_pos": value}
+    with pytest.raises(ConfigError, match="by_group names w_pos, which has no row per"):
+        Term.of(counted() | {"fn": fn})
+
+
 @pytest.mark.parametrize("logit", [1e4, -1e4])
 def test_gradients_are_finite_far_out(logit):
     term, batch = Term.of(counted()), batch_of(16, 2)

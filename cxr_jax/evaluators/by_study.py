@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cxr_jax import config, studies
-from cxr_jax.data import groups
+from cxr_jax.data import groups, records
 from cxr_jax.errors import DataError
-from cxr_jax.evaluators.base import Blocks, Evaluator
+from cxr_jax.evaluators.base import Blocks, Evaluator, check_requirements
 from cxr_jax.evaluators.classification import Classification
 from cxr_jax.predictions import Predictions
 
@@ -55,13 +55,30 @@ class ByStudy(Evaluator):
 
     def rehearse(self, predictions: Predictions) -> None:
         """Refuses what the evaluators would refuse, and a dataset without the column."""
-        if self.column and self.directory:
-            self._categories(groups.read_groups(self.directory, predictions.ids))
+        inner = self.inner()
+        # Of single films nothing is observed for them.
+        check_requirements(inner, self.requires)
+        if self.directory:
+            self._check_films(records.read_records(self.directory))
         table = self._broken_down(
             predictions, np.full(len(predictions), self._first_name())
         )
-        for one in self.inner():
+        for one in inner:
             one.rehearse(table)
+
+    def _check_films(self, films: records.Records) -> None:
+        """Every film of the dataset has a study, and a value that has a column."""
+        values = np.full(len(films), self._first_name())
+        if self.column:
+            values = self._categories(groups.read_groups(self.directory, films.id))
+        wrong = (films.study == "") | ~np.isin(values, self.order or ("",))
+        if wrong.any():
+            k = np.flatnonzero(wrong)[0]
+            raise DataError(
+                f"film {films.id[k]} has the study {str(films.study[k])!r} and the"
+                f" {self.column or 'column'} {str(values[k])!r}; allowed are a study, and"
+                f" one of {', '.join(self.order)}"
+            )
 
     def inputs(self) -> dict[str, str]:
         """Files of the evaluators."""

@@ -44,7 +44,9 @@ class Kinds(Evaluator):
         """The block ``kinds``."""
         del frozen
         known = kinds.read_kinds(self.directory) if self.directory else {}
-        rows = [k for k, name in enumerate(predictions.ids.tolist()) if name in known]
+        ill = predictions.labels[:, -1] == 1  # A line may stand for a normal study.
+        names = predictions.ids.tolist()
+        rows = [k for k, name in enumerate(names) if ill[k] and name in known]
         if not rows:
             return {}
         names = list(next(iter(known.values())))

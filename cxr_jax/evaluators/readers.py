@@ -150,6 +150,11 @@ class Readers(Evaluator):
 
     def rehearse(self, predictions: Predictions) -> None:
         """Refuses a file, or a panel, that the protocols cannot use."""
+        if predictions.member is not None and "each_other" in self.protocols:
+            raise ConfigError(
+                "the reader study's protocol 'each_other' needs every call, and in a"
+                " column of one category of films the others have none; leave it out"
+            )
         self.load(predictions)
 
     def calls_at(self) -> str:

@@ -238,7 +238,8 @@ def _protocol(block: Block, name: str) -> list[str]:
 
 def _always(found: Block) -> str:
     """F1 of calling every case, ``2 P / (n + P)``: the mean over the references."""
-    counts = [c for c in found["references"].values() if c["positives"]]
+    # Without a positive it is 0, as the metric has it: all calls are false ones.
+    counts = [c for c in found["references"].values() if c["n"]]
     if not counts:
         return "–"
     shares = [2 * c["positives"] / (c["n"] + c["positives"]) for c in counts]

@@ -167,6 +167,8 @@ class Builder(packing.Packed):
         """The draws' settings, counts, readers, and what nobody could see."""
         return {
             "simulated": True,
+            "fit": self.builder_config.cohort.fit,
+            "enlarge": False,
             "cohort": dataclasses.asdict(self.builder_config.cohort),
             "readers": {k: list(v) for k, v in readers.READERS.items()},
             **summary(self._studies, self._seen),

@@ -554,6 +554,28 @@ def test_what_cannot_be_is_refused_before_training(tmp_path):
         dataclasses.replace(evaluator(folder), whole="Hand").rehearse(films(case))
 
 
+def test_what_would_only_go_wrong_after_training_is_refused_before_it(tmp_path):
+    case = made_up(2, gaps=0)
+    folder, two = write(case, tmp_path), films(case, np.arange(2))
+    with pytest.raises(ConfigError, match="Triage calls films at 'sensitivity@0.95'"):
+        of = [
+            {**one, "sensitivity": 0.9} if "Probabilities" in one["name"] else one
+            for one in SPEC["of"]
+        ]
+        dataclasses.replace(evaluator(folder), of=tuple(of)).rehearse(two)
+    with pytest.raises(ConfigError, match="'each_other' needs every call"):
+        other = {"protocols": ("each_other",)}
+        evaluator(folder, readers=other).rehearse(two)
+    few = tuple(n for n in BODY_PARTS if n != BODY_PARTS[case.kind[-1]])
+    first = films(case, np.flatnonzero(case.kind[case.film] != case.kind[-1])[:2])
+    with pytest.raises(DataError, match=r"film XR_.* allowed are a study, and one of"):
+        dataclasses.replace(evaluator(folder), order=few).rehearse(first)
+    path = folder / records.NAME
+    path.write_text(path.read_text().replace(f",{case.names[-1]},", ",,"))
+    with pytest.raises(DataError, match="has the study ''"):
+        evaluator(folder).rehearse(two)
+
+
 def test_a_study_of_two_body_parts_is_refused(tmp_path):
     case = made_up(4)
     folder = write(case, tmp_path)

@@ -66,6 +66,14 @@ def test_sensitivities_are_those_counted_by_hand(tmp_path):
     assert lower["per_kind"]["all"]["called"] == 4
 
 
+def test_a_line_of_a_normal_study_is_no_abnormal_study(tmp_path):
+    one = table(SCORES)
+    one.labels[0] = 0
+    told(tmp_path, ROWS | {0: ""})
+    block = Kinds(directory=str(tmp_path))(one)["kinds"]
+    assert block["n"] == block["per_kind"]["all"]["positives"] == 4
+
+
 def test_intervals_resample_patients_and_are_exact_at_the_ends(tmp_path):
     rng = np.random.default_rng(0)
     probs = rng.random(60)
