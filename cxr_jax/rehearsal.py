@@ -66,7 +66,7 @@ def rehearse(
     for evaluator in evaluators:
         evaluator.rehearse(table)
     monitors = [evaluator for evaluator in evaluators if evaluator.monitors]
-    names = [LOSS, *(name for e in monitors for name in e(table)["metrics"])]
+    names = [LOSS, *(name for e in monitors for name in e.monitor(table))]
     if config.checkpoint.metric not in names:
         raise ConfigError(
             f"checkpoint.metric={config.checkpoint.metric!r}: a validation gives"

@@ -260,7 +260,7 @@ def _validate(run: Run, reader: reading.Reader, state: TrainState) -> dict[str, 
     values = {"loss": loss}
     monitors = [e for e in run.evaluators(resamples=0) if e.monitors]
     for evaluator in monitors:
-        for name, metric in evaluator(table)["metrics"].items():
+        for name, metric in evaluator.monitor(table).items():
             mean = metric["mean"]["value"]
             values[name] = float("nan") if mean is None else mean
     return values

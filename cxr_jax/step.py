@@ -323,8 +323,13 @@ class Trainer:
 
 
 def _all_finite(arrays: Arrays) -> jax.Array:
-    found = [jnp.all(jnp.isfinite(x)) for x in arrays.values()]
-    return jnp.all(jnp.stack(found)) if found else jnp.bool_(True)
+    # By their norm, as for gradients: hundreds of "all finite" joined into one took XLA's
+    # CPU compiler twice as long as all the rest of DenseNet-121's step.
+    return jnp.isfinite(optax.tree.norm([x for x in arrays.values() if _is_float(x)]))
+
+
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def _unless_bad(old: TrainState, new: TrainState, finite: jax.Array) -> TrainState:

@@ -127,6 +127,20 @@ def test_a_bad_batch_leaves_the_state_as_it_was():
         np.testing.assert_array_equal(good.params[name], bad.params[name])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_batch_statistic_that_is_not_finite_is_a_bad_step(value):
+    """Training takes the batch's own, so loss and gradient never see it."""
+    subject = trainer()
+    state = subject.init()
+    name = next(name for name in state.rest if "mean" in str(name))
+    broken = {**state.rest, name: jnp.full_like(state.rest[name], value)}
+    state = dataclasses.replace(state, rest=broken)
+    batch = sharding.to_global(films(0), subject.mesh)
+    state, metrics = subject.step(0)(state, batch)
+    assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
+    assert int(state.bad_step) == 0 and int(state.step) == 0
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch():
     # Without batch statistics in the way the law is exact: they are per micro-batch.
     linear = {"name": "tests.none"}

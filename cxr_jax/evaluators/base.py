@@ -103,6 +103,10 @@ class Evaluator:
         """
         raise TypeError(f"{type(self).__name__} does not say how it evaluates")
 
+    def monitor(self, predictions: Predictions) -> dict[str, Any]:
+        """The ``metrics`` alone, where it ``monitors``: taken at every validation."""
+        return self(predictions)["metrics"]
+
     def judged(self, predictions: Predictions) -> Predictions:
         """The table that its figures are of: the films, or what it makes of them."""
         return predictions

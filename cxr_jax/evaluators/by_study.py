@@ -100,6 +100,12 @@ class ByStudy(Evaluator):
             found |= one.freeze(table)
         return found
 
+    def monitor(self, predictions: Predictions) -> dict[str, Any]:
+        """Metrics of studies; readers, worklist and the rest wait for the evaluation."""
+        table, _ = self._table(predictions)
+        watching = [one for one in self.inner() if one.monitors]
+        return {k: v for one in watching for k, v in one.monitor(table).items()}
+
     def judged(self, predictions: Predictions) -> Predictions:
         """Studies, by category."""
         return self._table(predictions)[0]

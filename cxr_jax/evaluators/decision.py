@@ -11,6 +11,9 @@ from cxr_jax.evaluators.base import Blocks, Evaluator
 from cxr_jax.metrics import bootstrap, confusion, estimates, ranking, sums
 from cxr_jax.predictions import Predictions
 
+# Shares, and the outcomes that each rests on, by number in ``confusion.OUTCOMES``.
+RESTS_ON = {"sensitivity": [0, 2], "specificity": [1, 3]}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decision(Evaluator):
@@ -49,11 +52,15 @@ class Decision(Evaluator):
         for metric, function in confusion.METRICS.items():
             many = None if drawn is None else function(drawn)
             values = estimates.estimates(function(total), many, None)
-            for name, value in zip(predictions.classes, values, strict=True):
+            for c, value in enumerate(values):
                 known = dataclasses.asdict(value)
-                found[name][metric] = {
-                    k: v for k, v in known.items() if not k.endswith("_readers")
-                }
+                known = {k: v for k, v in known.items() if not k.endswith("_readers")}
+                if many is not None and metric in RESTS_ON and value.value is not None:
+                    rests = per_unit[:, c, RESTS_ON[metric]].sum(axis=-1) > 0
+                    known |= dataclasses.asdict(
+                        sums.bounds_of_rate(value.value, many[:, c], int(rests.sum()))
+                    )
+                found[predictions.classes[c]][metric] = known
         return {
             "decision": {
                 "threshold": self.threshold,

@@ -1,5 +1,7 @@
 """A fixed threshold against labels, as scikit-learn counts it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -47,3 +49,14 @@ def test_intervals_hold_their_figures_and_narrow_with_films():
     more = Decision(resamples=200)(table(number=2_000))["decision"]["per_class"]["a"]
     assert wide["low"] < wide["value"] < wide["high"]
     assert more["f1"]["high"] - more["f1"]["low"] < wide["high"] - wide["low"]
+
+
+def test_a_share_of_one_keeps_its_exact_interval():
+    """No negative of n patients called: resampling alone would say [1, 1]."""
+    films = table()
+    low = dataclasses.replace(films, probs=np.full_like(films.probs, 0.1))
+    found = Decision(resamples=50)(low)["decision"]["per_class"]["c"]["specificity"]
+    known = np.isfinite(films.labels[:, 2])
+    patients = len(set(films.patients[known].tolist()))
+    assert found["value"] == found["high"] == 1
+    assert found["low"] == pytest.approx(0.025 ** (1 / patients))
