@@ -4,7 +4,8 @@
 
 Restartable: each seed is a run of its own under runs/bone_seeds, and a finished run is
 read, not repeated. Prints the AUROC of studies (mean over their views) and of films alone,
-both with their patient-level intervals, and how many minutes the run took.
+both with their patient-level intervals, their difference on the same resamples, and how
+many minutes the run took.
 """
 
 import json
@@ -36,11 +37,13 @@ def words(found: dict) -> str:
 def main() -> None:
     for seed in SEEDS:
         result, seconds = network(seed)
+        gain = result["studies"]["gain"]
         studies = result["metrics"]["auroc@truth"]["mean"]
         films = result["studies"]["of_films"]["auroc@truth"]["mean"]
         print(
             f"seed {seed}: {result['studies']['n']} studies {words(studies)},"
-            f" {result['studies']['films']} films {words(films)}; {seconds / 60:.1f} min"
+            f" {result['studies']['films']} films {words(films)}, difference"
+            f" {words(gain)}; {seconds / 60:.1f} min"
         )
 
 

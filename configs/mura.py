@@ -35,20 +35,21 @@ What the paper leaves open, or its versions tell differently, is a field:
   phases.0.epochs    not given: 20, cut short after 5 validations without improvement.
   plateau.rtol       what counts as a plateau: an improvement below 1e-4, relative.
   eval.evaluators    readers' votes (tie, least), the threshold and its side, the panel of
-                     the later paper (gold), resamples.
+                     the later paper (gold), resamples, what they draw (unit).
 The paper's significance: its text infers "no significant difference" from overlapping
 intervals although its section 4.1 defines an interval of the difference; the latter is
 what is reported. Its counts are of a release before v1.1 (40,895 films; v1.1 40,561).
 
 Deviations: films are scaled before they are normalised, and once, when the dataset is
 built, with an area filter. Intervals resample patients; the paper resampled studies (209
-of 208 patients).
+of 208 patients), which `unit` in `eval.evaluators` does.
 """
 
 from ml_collections import config_dict
 
 from configs import common
 from cxr_jax.labels import BODY_PARTS, MURA
+from cxr_jax.predictions import READ_LABELS
 
 ALL = "All"
 # Table 2 of v1: (value, low, high) of F1, in the order of BODY_PARTS and then in aggregate.
@@ -142,6 +143,7 @@ def get_config() -> config_dict.ConfigDict:
             "column": "body_part",
             "order": BODY_PARTS,
             "whole": ALL,
+            "unit": "patient",  # or study, as the paper drew them
             "of": (
                 {"name": "cxr_jax.evaluators.classification.Classification"},
                 {"name": "cxr_jax.evaluators.decision.Decision", "threshold": 0.5},
@@ -158,7 +160,7 @@ def get_config() -> config_dict.ConfigDict:
                     "strict": True,  # abnormal above 0.5
                     "tie": "negative",
                     "least": 3,
-                    "gold": 3,  # readers of the later paper's reference
+                    "gold": 3,  # the later paper's reference: how many, or their names
                     "draws": 10_000,
                     "margin": 0.0,
                     "focus": ALL,
@@ -173,9 +175,11 @@ def get_config() -> config_dict.ConfigDict:
         {"name": "cxr_jax.evaluators.localization.Localization", "boxed": MURA},
     )
     c.eval.reference = (
-        "Reference: the label that one radiologist gave each study when it was read, not"
-        " disease."
+        f"{READ_LABELS} The test part is the release's `valid` patients: the official test"
+        " studies are not public."
     )
+    c.eval.resamples = 10_000
+    c.eval.samples = 21  # three studies of each body part
     c.report.limits = (
         "The model sees each view alone and averages: no prior films, no history, nothing"
         " that only two views together would show."
@@ -223,6 +227,7 @@ def released(c: config_dict.ConfigDict) -> None:
     """
     c.data.scheme = "released"
     c.eval.splits = ("val",)
+    c.eval.reference = f"{READ_LABELS} Judged are the release's `valid` patients, who chose the epoch too."
 
 
 def padded(c: config_dict.ConfigDict) -> None:

@@ -192,6 +192,8 @@ def _scales(
     """Calibration and thresholds, as an evaluation froze them."""
     points = frozen.get("operating_points") or {}
     chosen = {name: point["youden"]["threshold"] for name, point in points.items()}
+    if points and not {*points} & {*classes}:
+        missing = f"it was frozen on studies ({', '.join(points)}), not on single films"
     return Scales(
         platt=frozen_platt(frozen, classes),
         thresholds={name: t for name, t in chosen.items() if t is not None},

@@ -12,8 +12,15 @@ from etils import epath
 from cxr_jax.errors import DataError
 
 KEYS = ("id", "patient", "study")
+# What an interval may draw. Films of one patient are no independent witnesses, so the
+# study is for comparison with papers that drew it.
+UNITS = ("patient", "study")
 RESEARCH_USE = "Research use only. Not for diagnostic use."
 MINED_LABELS = "Reference: labels mined from reports, not disease."
+READ_LABELS = (
+    "Reference: the label that one radiologist gave each study when it was read, not"
+    " disease."
+)
 PHANTOM_LABELS = "Reference: simulated labels with a report's errors; @truth: the phantom's true state."
 
 PHANTOM_TRUTH = "Reference: simulated labels, which are the phantom's true state."
@@ -39,6 +46,7 @@ class Predictions:
         observed: name → ``[N, …]``, what evaluators observed of each film.
         findings: what each column is about, where columns are categories of films rather
             than classes (``studies.by_category``); else empty.
+        unit: what a bootstrap draws of it, one of ``UNITS``.
         member: bool ``[N, C]``, whether a film belongs to the column, likewise; or None.
     """
 
@@ -56,6 +64,7 @@ class Predictions:
     view: np.ndarray | None = None
     observed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    unit: str = "patient"
     member: np.ndarray | None = None
 
     def __len__(self) -> int:

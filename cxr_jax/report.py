@@ -28,6 +28,7 @@ from cxr_jax.pages import (
 from cxr_jax.pages.evidence import Evidence, read_evidence
 from cxr_jax.pages.gallery import gallery
 from cxr_jax.predictions import RESEARCH_USE, write_atomically
+from cxr_jax.samples import MOST_VIEWS
 
 LIMITS = (
     "An activation map shows influence on the score, not the extent of a finding. A low"
@@ -242,13 +243,19 @@ def _gallery(evidence: Evidence) -> str:
     if evidence.samples is None:
         return ""
     truth = "auroc@truth" in evidence.main["metrics"]
+    views = ""
+    if "studies" in evidence.main:
+        views = (
+            " Studies were chosen, by their scores, and are shown view by view, at most"
+            f" {MOST_VIEWS}; each map is of its own view."
+        )
     return html.section(
         "Sample films",
         html.paragraph(
             "Chosen by rule: of each class shown, the highest-scored positive, the"
             " lowest-scored positive and the highest-scored negative"
             f" ({'by the true state' if truth else 'by the labels'}); classes evenly"
-            " spaced from the best AUROC to the worst. Left the film, right the class"
+            f" spaced from the best AUROC to the worst.{views} Left the film, right the class"
             " activation map over it where it speaks for the class; frames are"
             " reference boxes."
         ),

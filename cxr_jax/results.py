@@ -82,8 +82,8 @@ def evaluate_run(run: Run) -> dict[str, Result]:
         results[part]["notes"] += run.division.notes(part)
         if jax.process_index() == 0:
             (folder / "result.json").unlink(missing_ok=True)
-            _write_gallery(run, state, table, folder)
             drawn = evaluators[0].judged(table)
+            _write_gallery(run, state, table, drawn, folder)
             evaluate.write_evaluation(folder, table, results[part], drawn=drawn)
     return results
 
@@ -134,7 +134,11 @@ def _best(run: Run) -> tuple[TrainState, int]:
 
 
 def _write_gallery(
-    run: Run, state: TrainState, table: Predictions, folder: epath.Path
+    run: Run,
+    state: TrainState,
+    table: Predictions,
+    judged: Predictions,
+    folder: epath.Path,
 ) -> None:
     """Some films with their maps, read again by this process alone."""
     fields = run.fields
@@ -151,7 +155,7 @@ def _write_gallery(
 
     found = samples.collect_samples(
         table,
-        samples.choose_samples(table, count=run.config.eval.samples),
+        samples.choose_samples(table, count=run.config.eval.samples, judged=judged),
         load=load,
         predict=run.reader(augmented=True).with_maps(state.params, state.rest),
     )
@@ -176,10 +180,17 @@ def headline(results: dict[str, Result]) -> str:
         lines.append(
             f"{part}: mean {name} {mean['value']:.4f}{interval} over"
             f" {_classes(mean['classes'])},"
-            f" {result['n']} films; {mean['resampling_unit']}-level interval"
+            f" {_cases(result)}; {mean['resampling_unit']}-level interval"
         )
     notes = dict.fromkeys(note for r in results.values() for note in r["notes"])
     return "\n".join([*lines, *notes])
+
+
+def _cases(result: Result) -> str:
+    """What was judged, in numbers."""
+    films = f"{result['n']} films"
+    read = result.get("studies")
+    return f"{read['n']} studies of {films}" if read else films
 
 
 def _classes(names: Sequence[str]) -> str:

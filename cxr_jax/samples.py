@@ -16,6 +16,7 @@ from cxr_jax.predictions import Predictions, write_atomically
 from cxr_jax.types import Batch, Prediction
 
 FILE = "samples.npz"
+MOST_VIEWS = 4  # of a study that are shown
 HIT, MISS, ALARM = (
     "highest-scored positive",
     "lowest-scored positive (miss)",
@@ -31,11 +32,15 @@ class Choice:
         row: of the predictions.
         column: of the class.
         kind: ``HIT``, ``MISS`` or ``ALARM``.
+        title: heading of the films it stands among: the class, or a category of studies.
+        view: which view of its study it is, where a study was chosen.
     """
 
     row: int
     column: int
     kind: str
+    title: str
+    view: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,8 +50,8 @@ class Samples:
     Attributes:
         films: uint8 ``[K, H, W]``.
         maps: float32 ``[K, h, w]``, the map of the shown class, in logits.
-        classes: str ``[K]``, the shown class.
-        kinds: str ``[K]``.
+        classes: str ``[K]``, the shown class, or category of studies.
+        kinds: str ``[K]``, why it was chosen.
         ids: str ``[K]``.
         probs: float32 ``[K]``, probability of the shown class.
         ranks: int ``[K]``, 1 for the film of the split with the highest score.
@@ -66,7 +71,9 @@ class Samples:
         return len(self.films)
 
 
-def choose_samples(predictions: Predictions, *, count: int) -> list[Choice]:
+def choose_samples(
+    predictions: Predictions, *, count: int, judged: Predictions | None = None
+) -> list[Choice]:
     """Picks films by a fixed rule that cannot flatter.
 
     For every class shown: its highest-scored positive, its lowest-scored positive and
@@ -75,29 +82,57 @@ def choose_samples(predictions: Predictions, *, count: int) -> list[Choice]:
 
     Args:
         predictions: of one split.
-        count: about how many films; three a class, at least one class.
+        count: about how many films or studies; three a class, at least one class.
+        judged: the table that is judged, where that is one of studies
+            (``Evaluator.judged``): then studies are chosen, of every category of its
+            own, and shown with their first ``MOST_VIEWS`` views.
 
     Returns:
         The choices, class by class, best AUROC first; none if no class has both labels.
     """
-    reference = predictions.labels if predictions.truth is None else predictions.truth
-    areas = ranking.auroc(predictions.probs, reference)
+    cases = predictions if judged is None else judged
+    reference = cases.labels if cases.truth is None else cases.truth
+    areas = ranking.auroc(cases.probs, reference)
+    if cases.member is not None and not cases.member.all():
+        areas[cases.member.all(axis=0)] = np.nan  # All together would show them twice.
     ranked = [c for c in np.argsort(-areas, kind="stable") if np.isfinite(areas[c])]
     shown = min(max(1, count // 3), len(ranked)) if count else 0
     places = np.linspace(0, len(ranked) - 1, shown).round().astype(int)
     choices = []
     for column in (int(ranked[place]) for place in places):
-        scores = predictions.probs[:, column].astype(np.float64)
+        scores = cases.probs[:, column].astype(np.float64)
         positive, negative = reference[:, column] == 1, reference[:, column] == 0
         rows = {
             HIT: np.argmax(np.where(positive, scores, -np.inf)),
             MISS: np.argmin(np.where(positive, scores, np.inf)),
             ALARM: np.argmax(np.where(negative, scores, -np.inf)),
         }
-        choices += [
-            Choice(row=int(r), column=column, kind=kind) for kind, r in rows.items()
-        ]
+        for kind, case in rows.items():
+            choices += _films_of(predictions, cases, int(case), column, kind)
     return choices
+
+
+def _films_of(
+    predictions: Predictions, cases: Predictions, case: int, column: int, kind: str
+) -> list[Choice]:
+    """The film itself, or the views of a study."""
+    title = cases.classes[column]
+    if cases is predictions:
+        return [Choice(row=case, column=column, kind=kind, title=title)]
+    rows = np.flatnonzero(predictions.studies == cases.ids[case])
+    shown = cases.findings[column] if cases.findings else title
+    column_of_film = predictions.classes.index(shown)
+    score = cases.probs[case, column]
+    return [
+        Choice(
+            row=int(row),
+            column=column_of_film,
+            kind=kind,
+            title=title,
+            view=f"view {k} of {len(rows)} of a study that scores {score:.3f}",
+        )
+        for k, row in enumerate(rows[:MOST_VIEWS], start=1)
+    ]
 
 
 def collect_samples(
@@ -167,8 +202,10 @@ def _captions(
     columns = [choice.column for choice in choices]
     probs = predictions.probs[rows, columns]
     return {
-        "classes": np.asarray([predictions.classes[c] for c in columns]),
-        "kinds": np.asarray([choice.kind for choice in choices]),
+        "classes": np.asarray([choice.title for choice in choices]),
+        "kinds": np.asarray(
+            [", ".join(filter(None, (c.kind, c.view))) for c in choices]
+        ),
         "ids": predictions.ids[rows],
         "probs": probs,
         "ranks": 1 + (predictions.probs[:, columns] > probs[None]).sum(axis=0),

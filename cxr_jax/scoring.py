@@ -10,7 +10,7 @@ from etils import epath
 
 from cxr_jax.data import columns, labelled, leakage, splits, tables
 from cxr_jax.errors import DataError
-from cxr_jax.predictions import MINED_LABELS, Predictions
+from cxr_jax.predictions import MINED_LABELS, PHANTOM_TRUTH, READ_LABELS, Predictions
 
 EXAMPLES = 3
 
@@ -268,6 +268,9 @@ def _named(names: Sequence[str], source: labelled.LabelSource) -> leakage.Films:
 def reference(source: labelled.LabelSource) -> str:
     """What the labels are, in the words that stand beside every figure."""
     file = epath.Path(source.file).name
+    own = {"mura": READ_LABELS, "phantom_bone": PHANTOM_TRUTH}
+    if (dataset := source.name.partition("/")[0]) in own:
+        return own[dataset]
     return {
         labelled.MINED: MINED_LABELS,
         labelled.SIMULATED: "Reference: simulated labels with a report's errors, not the"

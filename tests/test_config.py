@@ -102,7 +102,12 @@ def test_json_round_trip_and_differences(toy):
     ]
 
 
-SET_ELSEWHERE = {"directory", "films", *(f.name for f in dataclasses.fields(Evaluator))}
+SET_ELSEWHERE = {
+    "by_study",
+    "directory",
+    "films",
+    *(f.name for f in dataclasses.fields(Evaluator)),
+}
 
 
 def test_a_reader_study_is_asked_for_on_the_command_line(toy):

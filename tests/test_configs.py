@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import pytest
 from cxr_jax import assembly, sharding
 from cxr_jax import config as configs
 from cxr_jax.data import groups
+from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import check_requirements
 from cxr_jax.types import Batch
 from data_builders import install
@@ -177,6 +179,31 @@ def test_the_head_of_a_recipe_says_what_it_claims(path):
     head = configs.load(str(path)) and path.read_text().split('"""')[1]
     for word in ("Paper:", "Number:", "Command:", "Hardware:"):
         assert word in head, f"{path.name} does not say {word}"
+
+
+def overrides_of_the_readme():
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(r"--config\.([\w.]+=(?:\"[^\"]*\"|[^\s`]+))", text)
+    return [one.replace('"', "") for one in found if not one.startswith("KEY=")]
+
+
+@pytest.mark.parametrize("override", overrides_of_the_readme())
+def test_every_override_of_the_readme_is_one(override):
+    """It loads with a recipe, and a reader file goes to the readers."""
+    taken = []
+    for path in FILES:
+        try:
+            taken.append(configs.load(str(path), [override]))
+        except ConfigError:
+            continue  # of another recipe
+    assert taken
+    if override.endswith(".file=R.csv"):
+        where = override.partition("=")[0].rpartition(".")[0].split(".")[1:]
+        for config in taken:
+            found = configs.plain(config.eval)
+            for key in where:
+                found = found[int(key) if key.isdigit() else key]
+            assert found["name"].endswith(".Readers") and found["file"] == "R.csv"
 
 
 def test_the_published_means_are_those_of_the_papers():

@@ -658,3 +658,13 @@ def test_the_notebook_runs_from_top_to_bottom(run, toy, monkeypatch, tmp_path):
     )
     assert shown[0] is names["reader"]
     assert "truncated" in str(shown)
+
+
+def test_thresholds_of_studies_are_none_of_films():
+    frozen = {"operating_points": {"All": {"youden": {"threshold": 0.4}}}}
+    scales = loading._scales(frozen, ("Abnormality",), missing="")
+    assert not scales.platt
+    assert scales.missing == "it was frozen on studies (All), not on single films"
+    own = {"operating_points": {"Abnormality": {"youden": {"threshold": 0.4}}}}
+    scales = loading._scales(own, ("Abnormality",), missing="why")
+    assert scales.thresholds == {"Abnormality": 0.4} and scales.missing == "why"

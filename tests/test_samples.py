@@ -1,12 +1,13 @@
 """The gallery's films are chosen by rule, and failures are always among them."""
 
+import dataclasses
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_jax import samples
+from cxr_jax import samples, studies
 from cxr_jax.pages import overlays
 from cxr_jax.predictions import Predictions
 from cxr_jax.types import Batch, Boxes, Prediction
@@ -26,6 +27,7 @@ def table(scores, labels, truth=None) -> Predictions:
     )
 
 
+KINDS = (samples.HIT, samples.MISS, samples.ALARM)
 SCORES = np.array([[0.9], [0.1], [0.8], [0.3], [0.5]])
 
 
@@ -62,6 +64,32 @@ def test_classes_shown_run_from_the_best_to_the_worst():
     every = samples.choose_samples(table(scores, labels), count=99)
     assert [choice.column for choice in every[::3]] == [1, 3, 2, 0]
     assert samples.choose_samples(table(scores, labels), count=0) == []
+
+
+def test_studies_are_chosen_by_type_and_shown_view_by_view():
+    """Scores of studies decide, not those of single films; the sum of all is no type."""
+    views = np.array([2, 1, 6, 1, 1])
+    study = np.repeat(np.arange(5), views)
+    scores = np.array([0.9, 0.5, 0.8, *[0.3] * 6, 0.6, 0.1])
+    films = dataclasses.replace(
+        table(scores[:, None], (study < 3)[:, None]),
+        ids=np.array([f"s{s}/{k}" for k, s in enumerate(study)]),
+        studies=np.array([f"s{s}" for s in study]),
+    )
+    part = np.array(["Hand", "Hand", "Hand", "Hand", "Wrist"])  # one wrist: no ranking
+    judged = studies.by_category(
+        studies.by_study(films).table, part, names=("Hand", "Wrist"), whole="All"
+    )
+    chosen = samples.choose_samples(films, count=9, judged=judged)
+    assert {(c.title, c.column) for c in chosen} == {("Hand", 0)}
+    rows = {kind: [c.row for c in chosen if c.kind == kind] for kind in KINDS}
+    # Study 1 (0.8) beats study 0 (0.7), whose first film alone scores higher.
+    assert rows == {
+        samples.HIT: [2],
+        samples.MISS: [3, 4, 5, 6],  # the first four of six views
+        samples.ALARM: [9],
+    }
+    assert chosen[1].view == "view 1 of 6 of a study that scores 0.300"
 
 
 def load(index):

@@ -3,13 +3,14 @@
 import csv
 import gzip
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from cxr_jax import config as configs
-from cxr_jax import main, score
+from cxr_jax import main, score, scoring
 from cxr_jax.data import labelled, leakage
 from cxr_jax.evaluators.classification import Classification
 from cxr_jax.labels import NIH14
@@ -597,3 +598,18 @@ def test_published_predictions_give_the_published_figures(
     passport = json.loads((tmp_path / "out" / "split.json").read_text())
     assert passport["patient_overlap"] == 0
     assert passport["parts"]["test"]["patients"] == 6187
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("chestxray14/256px", "mined from reports"),
+        ("phantom_chest/tiny", "with a report's errors"),
+        ("phantom_bone/tiny", "the phantom's true state"),
+        ("mura/224px", "one radiologist gave each study"),
+    ],
+)
+def test_labels_are_told_to_be_what_they_are(name, word):
+    kind = labelled.SIMULATED if name.startswith("phantom") else labelled.MINED
+    source = types.SimpleNamespace(name=name, file="records.csv", kind=kind)
+    assert word in scoring.reference(source)

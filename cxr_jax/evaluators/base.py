@@ -11,10 +11,22 @@ import jax
 import numpy as np
 
 from cxr_jax.errors import ConfigError
+from cxr_jax.metrics import bootstrap
 from cxr_jax.predictions import Predictions
 from cxr_jax.types import Batch, Prediction
 
 Blocks = dict[str, dict[str, Any]]
+
+
+def units_of(
+    predictions: Predictions, rows: np.ndarray | slice = slice(None)
+) -> bootstrap.Units:
+    """What a bootstrap draws of a table, or of some rows of it: patients, or its studies."""
+    patients = bootstrap.resampling_units(predictions.patients[rows])
+    if predictions.unit == "patient":
+        return patients
+    studies = bootstrap.resampling_units(predictions.studies[rows], name="study")
+    return dataclasses.replace(studies, patient=patients.code)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

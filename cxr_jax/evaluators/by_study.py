@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 
 from cxr_jax import config, studies
 from cxr_jax.data import groups, records
-from cxr_jax.errors import DataError
-from cxr_jax.evaluators.base import Blocks, Evaluator, check_requirements
+from cxr_jax.errors import ConfigError, DataError
+from cxr_jax.evaluators.base import Blocks, Evaluator, check_requirements, units_of
 from cxr_jax.evaluators.classification import Classification
-from cxr_jax.predictions import Predictions
+from cxr_jax.metrics import bootstrap, ranking
+from cxr_jax.predictions import UNITS, Predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,16 +28,28 @@ class ByStudy(Evaluator):
             by, such as ``body_part``; empty for no breakdown.
         order: its values, in the order of the columns.
         whole: name of the column of all studies.
+        unit: what intervals draw: ``patient``, or ``study`` as the paper drew them, which
+            takes two studies of one patient for independent.
         directory: of the prepared dataset.
+
+    Raises:
+        ConfigError: another unit.
     """
 
     of: Sequence[Mapping[str, Any]] = ()
     column: str = ""
     order: tuple[str, ...] = ()
     whole: str = "All"
+    unit: str = "patient"
     directory: str = ""
     requires: ClassVar[tuple[str, ...]] = ("probs", "labels")
     monitors: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ConfigError(
+                f"ByStudy: unit={self.unit!r}; allowed are {', '.join(UNITS)}"
+            )
 
     def inner(self) -> tuple[Evaluator, ...]:
         """The evaluators, built."""
@@ -49,8 +63,9 @@ class ByStudy(Evaluator):
                 resamples=self.resamples,
                 seed=self.seed,
             )
-            here = {"directory": self.directory} if hasattr(one, "directory") else {}
-            found.append(dataclasses.replace(one, **here))
+            here = {"directory": self.directory, "by_study": True}
+            told = {name: value for name, value in here.items() if hasattr(one, name)}
+            found.append(dataclasses.replace(one, **told))
         return tuple(found)
 
     def rehearse(self, predictions: Predictions) -> None:
@@ -124,6 +139,7 @@ class ByStudy(Evaluator):
                 "disagreeing": list(read.disagreeing),
                 "column": self.column,
                 "of_films": self._of_films(predictions),
+                "gain": self._gain(predictions, table),
             }
         }
         for one in self.inner():
@@ -134,10 +150,38 @@ class ByStudy(Evaluator):
     def _of_films(self, predictions: Predictions) -> dict[str, Any]:
         """The same ranking before films became studies."""
         films = Classification(resamples=self.resamples, seed=self.seed)
-        return films(predictions)["metrics"]
+        return films(dataclasses.replace(predictions, unit=self.unit))["metrics"]
+
+    def _gain(self, films: Predictions, table: Predictions) -> dict[str, Any] | None:
+        """AUROC of all studies minus that of single films, on the same resamples."""
+        if len(films.classes) != 1:
+            return None
+        values, drawn = [], []
+        for one in (table, dataclasses.replace(films, unit=self.unit)):
+            known = one.labels if one.truth is None else one.truth
+            scores, labels = one.probs[:, -1:], known[:, -1:]
+            values.append(float(ranking.auroc(scores, labels)[0]))
+            if self.resamples:
+                # The same units by the same names: both draw the same.
+                key, units = jax.random.key(self.seed), units_of(one)
+                found = bootstrap.bootstrap(
+                    key, scores, labels, units, resamples=self.resamples
+                )
+                drawn.append(found.auroc[:, 0].astype(np.float64))
+        gap = bootstrap.Interval(low=None, high=None, discarded=0)
+        if drawn:
+            gap = bootstrap.percentile_interval(drawn[0] - drawn[1])
+        value = values[0] - values[1]
+        return {
+            "metric": "auroc" if table.truth is None else "auroc@truth",
+            "value": value if np.isfinite(value) else None,
+            **dataclasses.asdict(gap),
+        }
 
     def _table(self, predictions: Predictions) -> tuple[Predictions, studies.Studies]:
         read = studies.by_study(predictions)
+        table = dataclasses.replace(read.table, unit=self.unit)
+        read = dataclasses.replace(read, table=table)
         if not self.column:
             return read.table, read
         known = groups.read_groups(self.directory, predictions.ids)

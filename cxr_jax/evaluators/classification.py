@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from cxr_jax.evaluators.base import Blocks, Evaluator
+from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
 from cxr_jax.metrics import bootstrap, calibration, ranking
 from cxr_jax.predictions import Predictions
 
@@ -34,8 +34,8 @@ class Classification(Evaluator):
     ) -> dict[str, Any]:
         classes, scores = predictions.classes, predictions.probs
         listed = self.listed(classes)
-        units = bootstrap.resampling_units(predictions.patients)
-        counts = ranking.count_labels(labels, units.code)
+        units = units_of(predictions)
+        counts = ranking.count_labels(labels, units.patients)
         drawn = None
         if self.resamples:
             key = jax.random.key(self.seed)  # the same patients for every metric
@@ -55,7 +55,7 @@ class Classification(Evaluator):
                 labels[:, [classes.index(n) for n in mean["classes"]]] == 1
             ).any(axis=1)
             mean["positives"] = int(positive.sum())
-            mean["positive_patients"] = len(np.unique(units.code[positive]))
+            mean["positive_patients"] = len(np.unique(units.patients[positive]))
             blocks[name + suffix] = {"per_class": per_class, "mean": mean}
         return blocks
 
@@ -130,8 +130,8 @@ def _interval(resampled: np.ndarray | None) -> bootstrap.Interval:
 
 def _calibration(predictions: Predictions) -> dict[str, Any]:
     per_class = {}
-    units = bootstrap.resampling_units(predictions.patients)
-    counts = ranking.count_labels(predictions.labels, units.code)
+    units = units_of(predictions)
+    counts = ranking.count_labels(predictions.labels, units.patients)
     for c, name in enumerate(predictions.classes):
         found = calibration.measure_calibration(
             predictions.probs[:, c], predictions.labels[:, c]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from cxr_jax.errors import ConfigError
-from cxr_jax.evaluators.base import Blocks, Evaluator
+from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
 from cxr_jax.metrics import bootstrap, comparison, ranking
 from cxr_jax.predictions import Predictions
 
@@ -57,8 +57,8 @@ class Comparison(Evaluator):
         classes = predictions.classes
         ours, theirs = predictions.probs[self.rows], self.theirs[self.rows]
         labels = predictions.labels[self.rows]
-        units = bootstrap.resampling_units(predictions.patients[self.rows])
-        counts = ranking.count_labels(labels, units.code)
+        units = units_of(predictions, self.rows)
+        counts = ranking.count_labels(labels, units.patients)
         pair = None
         if self.resamples:
             key = jax.random.key(self.seed)  # The patients of every other interval.

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from cxr_jax.evaluators.base import Blocks, Evaluator
-from cxr_jax.metrics import bootstrap, confusion, estimates, ranking, sums
+from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
+from cxr_jax.metrics import confusion, estimates, ranking, sums
 from cxr_jax.predictions import Predictions
 
 # Shares, and the outcomes that each rests on, by number in ``confusion.OUTCOMES``.
@@ -35,7 +35,7 @@ class Decision(Evaluator):
         """The block ``decision``."""
         del frozen
         labels = predictions.labels
-        units = bootstrap.resampling_units(predictions.patients)
+        units = units_of(predictions)
         called = predictions.probs.astype(np.float64) > self.threshold
         cells = confusion.outcomes(called.astype(np.float64), labels)
         per_unit = sums.sum_by_unit(cells.astype(np.float32), units)
@@ -43,7 +43,7 @@ class Decision(Evaluator):
         if self.resamples:
             key = jax.random.key(self.seed)  # the same patients for every metric
             drawn = sums.resample_sums(key, per_unit, resamples=self.resamples)
-        counts = ranking.count_labels(labels, units.code)
+        counts = ranking.count_labels(labels, units.patients)
         total = per_unit.sum(axis=0, dtype=np.float64)
         found: dict[str, Any] = {
             name: dataclasses.asdict(counts[c]) | {"flag": counts[c].flag}
@@ -55,6 +55,8 @@ class Decision(Evaluator):
             for c, value in enumerate(values):
                 known = dataclasses.asdict(value)
                 known = {k: v for k, v in known.items() if not k.endswith("_readers")}
+                if value.value is None:
+                    known["reason"] = confusion.UNDEFINED[metric]
                 if many is not None and metric in RESTS_ON and value.value is not None:
                     rests = per_unit[:, c, RESTS_ON[metric]].sum(axis=-1) > 0
                     known |= dataclasses.asdict(

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from cxr_jax.data import kinds
-from cxr_jax.evaluators.base import Blocks, Evaluator
-from cxr_jax.metrics import bootstrap, sums
+from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
+from cxr_jax.metrics import sums
 from cxr_jax.predictions import Predictions
 
 
@@ -54,7 +54,7 @@ class Kinds(Evaluator):
         shows = np.array([[one[name] for name in names] for one in told])
         shows = np.column_stack([shows, np.ones(len(rows), bool)])
         called = predictions.probs[rows, -1].astype(np.float64) > self.threshold
-        units = bootstrap.resampling_units(predictions.patients[rows])
+        units = units_of(predictions, rows)
         cells = np.stack([shows & called[:, None], shows], axis=-1)
         per_unit = sums.sum_by_unit(cells.astype(np.float32), units)
         drawn = None
@@ -63,6 +63,7 @@ class Kinds(Evaluator):
             drawn = sums.resample_sums(key, per_unit, resamples=self.resamples)
         found = {
             name: _sensitivity(per_unit[:, k], None if drawn is None else drawn[:, k])
+            | {"positive_patients": len(np.unique(units.patients[shows[:, k]]))}
             for k, name in enumerate((*names, "all"))
         }
         return {

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from cxr_jax import explain
-from cxr_jax.evaluators.base import Blocks, Evaluator
+from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
 from cxr_jax.labels import CXR8
 from cxr_jax.metrics import bootstrap, localization, ranking
 from cxr_jax.predictions import Predictions
@@ -90,7 +90,7 @@ class Localization(Evaluator):
         cases = self._cases(predictions)
         usual = (frozen or {}).get("mean_boxes", {})
         measures = _measure(predictions, cases, usual)
-        units = bootstrap.resampling_units(predictions.patients)
+        units = units_of(predictions)
         drawn = self._resampled(measures, cases, units, len(predictions.classes))
         known = [name for name in self.boxed if name in predictions.classes]
         per_class = {}

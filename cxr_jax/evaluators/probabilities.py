@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from cxr_jax.data.splits import ids_sha256
-from cxr_jax.evaluators.base import Blocks, Evaluator
-from cxr_jax.metrics import bootstrap, calibration, operating, ranking, scaling, sums
+from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
+from cxr_jax.metrics import calibration, operating, ranking, scaling, sums
 from cxr_jax.metrics.bootstrap import Units
 from cxr_jax.predictions import Predictions
 
@@ -44,8 +44,8 @@ class Probabilities(Evaluator):
 
     def freeze(self, predictions: Predictions) -> dict[str, Any]:
         """Thresholds and scalings of every class, and the films they were chosen on."""
-        units = bootstrap.resampling_units(predictions.patients)
-        counts = ranking.count_labels(predictions.labels, units.code)
+        units = units_of(predictions)
+        counts = ranking.count_labels(predictions.labels, units.patients)
         points, platt = {}, {}
         for c, name in enumerate(predictions.classes):
             probs, labels = predictions.probs[:, c], predictions.labels[:, c]
@@ -73,7 +73,7 @@ class Probabilities(Evaluator):
     ) -> Blocks:
         """Reports on the labels, and on the truth where it is known."""
         frozen = frozen or {}
-        units = bootstrap.resampling_units(predictions.patients)
+        units = units_of(predictions)
         chosen = frozen.get("operating_points") or {}
         platt = frozen_platt(frozen, predictions.classes)
         about = {
@@ -133,7 +133,7 @@ class Probabilities(Evaluator):
         if self.resamples:
             key = jax.random.key(self.seed)  # the same patients for every metric
             drawn = sums.resample_sums(key, per_unit, resamples=self.resamples)
-        counts = ranking.count_labels(labels, units.code)
+        counts = ranking.count_labels(labels, units.patients)
         found: dict[str, Any] = {}
         for k, (c, name, point) in enumerate(pairs):
             block = dataclasses.asdict(counts[c]) | {"flag": counts[c].flag}
@@ -240,7 +240,7 @@ def _scaled(
     block: dict[str, Any] = {"reason": NOTHING_FROZEN}
     if platt is not None:
         block = dataclasses.asdict(platt)
-    raw = scaling.measure_spread(probs, labels, units.code)
+    raw = scaling.measure_spread(probs, labels, units.patients)
     block |= {"raw": dataclasses.asdict(raw), "calibrated": None}
     scaled = None if platt is None else scaling.apply_platt(probs, platt)
     found = None
@@ -248,7 +248,7 @@ def _scaled(
         found = calibration.measure_calibration(scaled, labels)
     if found is not None:
         block["calibrated"] = dataclasses.asdict(found) | dataclasses.asdict(
-            scaling.measure_spread(scaled, labels, units.code)
+            scaling.measure_spread(scaled, labels, units.patients)
         )
         block["calibrated"]["mean_probability"] = float(
             scaled[np.isfinite(labels)].mean()

@@ -50,7 +50,8 @@ def protocol_block(
         }
         for metric in confusion.METRICS:
             figures = study.metrics[metric][c]
-            block[metric] = _figures(figures, read.readers, margin)
+            why = confusion.UNDEFINED[metric]
+            block[metric] = _figures(figures, read.readers, margin, why=why)
         if study.ranked:
             labels = study.references[:, :, c]
             block["roc"] = _roc(study.ranked[c], references, scores[:, c], labels)
@@ -99,15 +100,19 @@ def bias_block(
     return block
 
 
-def plain(estimate: Estimate) -> dict[str, Any]:
-    """An estimate; the interval over readers only where there is one."""
+def plain(estimate: Estimate, *, why: str = "") -> dict[str, Any]:
+    """An estimate; the interval over readers only where there is one, or why it is none."""
     found = dataclasses.asdict(estimate)
+    if why and estimate.value is None:
+        found["reason"] = why
     if estimate.low_readers is None:
         found = {k: v for k, v in found.items() if not k.endswith("_readers")}
     return found
 
 
-def _figures(figures: Figures, names: Sequence[str], margin: float) -> dict[str, Any]:
+def _figures(
+    figures: Figures, names: Sequence[str], margin: float, *, why: str
+) -> dict[str, Any]:
     gap = figures.difference
     said = {
         "verdict": estimates.verdict(gap.low, gap.high, margin=margin),
@@ -116,10 +121,12 @@ def _figures(figures: Figures, names: Sequence[str], margin: float) -> dict[str,
         ),
     }
     return {
-        "readers": {n: plain(e) for n, e in zip(names, figures.readers, strict=True)},
-        "average": plain(figures.average),
-        "model": plain(figures.model),
-        "difference": plain(gap) | said,
+        "readers": {
+            n: plain(e, why=why) for n, e in zip(names, figures.readers, strict=True)
+        },
+        "average": plain(figures.average, why=why),
+        "model": plain(figures.model, why=why),
+        "difference": plain(gap, why=why) | said,
     }
 
 

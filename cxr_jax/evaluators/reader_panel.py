@@ -8,8 +8,8 @@ import numpy as np
 from etils import epath
 
 from cxr_jax.data.readers import ReaderCalls
-from cxr_jax.evaluators.base import Blocks
-from cxr_jax.metrics import bootstrap, operating
+from cxr_jax.evaluators.base import Blocks, units_of
+from cxr_jax.metrics import operating
 from cxr_jax.metrics import reader_study as studies
 from cxr_jax.predictions import Predictions
 
@@ -84,5 +84,5 @@ def make_panel(
         scores=scores,
         model=called,
         truth=None if truth is None else truth[rows][:, columns].astype(np.float64),
-        units=bootstrap.resampling_units(predictions.patients[rows]),
+        units=units_of(predictions, rows),
     )

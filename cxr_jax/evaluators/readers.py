@@ -44,6 +44,7 @@ class Readers(Evaluator):
         directory: of the prepared dataset, whose films and classes may occur; where
             empty, those of the predictions may.
         films: further ids that may occur where there is no dataset.
+        by_study: whether the calls name studies of the dataset, not films.
         protocols: of ``agreement.NAMES``; ``truth`` where it is known.
         threshold: what makes the model's scores calls: a number in (0, 1), as text too, or
             the name of an operating point frozen on the validation part. The papers do not
@@ -55,14 +56,15 @@ class Readers(Evaluator):
         focus: class that figures show in full.
         strict: whether a score at the threshold itself is no call, as MURA's "greater
             than 0.5".
-        gold: number of readers, the first of the file, whose majority is the reference of
-            the other readers and the model (protocol ``panel``; MURA's later paper: 3);
-            0 for none.
+        gold: the readers whose majority is the reference of the other readers and the
+            model (protocol ``panel``; MURA's later paper: 3 of 6), by their names, or how
+            many, counted from the first of the file; 0 for none.
     """
 
     file: str = ""
     directory: str = ""
     films: Collection[str] = ()
+    by_study: bool = False
     protocols: tuple[str, ...] = agreement.NAMES
     threshold: str | float = "f1"
     tie: str = "negative"
@@ -71,7 +73,7 @@ class Readers(Evaluator):
     margin: float = 0.0
     focus: str = "Pneumonia"
     strict: bool = False
-    gold: int = 0
+    gold: int | tuple[str, ...] = 0
     requires: ClassVar[tuple[str, ...]] = ("probs",)
 
     def __post_init__(self) -> None:
@@ -113,8 +115,7 @@ class Readers(Evaluator):
         classes = (*NIH14, *(predictions.findings or predictions.classes))
         if self.directory:
             table = records.read_records(self.directory)
-            # Readers read films, or studies under their own names.
-            ids = {*table.id.tolist(), *table.study.tolist()} - {""}
+            ids = {*(table.study if self.by_study else table.id).tolist()} - {""}
             classes = table.classes
         path = self._path()
         if path is None:
@@ -129,12 +130,26 @@ class Readers(Evaluator):
             agreement.compare(
                 name, unread, unread[:, 0], truth=unread[:, 0], votes=self.votes
             )
-        if self.gold and not 0 < self.gold < len(found.readers):
+        self._panel(found.readers)  # Refuses a wrong one.
+        return found
+
+    def _panel(self, readers: Sequence[str]) -> np.ndarray:
+        """Who forms the panel, bool ``[R]``."""
+        if isinstance(self.gold, int):
+            member = np.arange(len(readers)) < self.gold
+        else:
+            if strange := [name for name in self.gold if name not in readers]:
+                raise ConfigError(
+                    f"the reader study's gold names {strange[0]!r}; the file has"
+                    f" {', '.join(readers)}"
+                )
+            member = np.isin(readers, self.gold)
+        if self.gold and (member.all() or not member.any()):
             raise ConfigError(
-                f"the reader study's gold is {self.gold} of {len(found.readers)} readers;"
+                f"the reader study's gold is {self.gold} of {len(readers)} readers;"
                 " some must be left to be judged: give fewer, or 0"
             )
-        return found
+        return member
 
     def inputs(self) -> dict[str, str]:
         """The reader file, where there is one."""
@@ -216,7 +231,7 @@ class Readers(Evaluator):
         )
         focus = self.focus if self.focus in classes else classes[0]
         head = about(calls, read) | {
-            "patients": panel.units.count,
+            "patients": len(np.unique(panel.units.patients)),
             "focus": focus,
             "threshold": {
                 "name": self.threshold if self._number() is None else self._number(),
@@ -258,11 +273,14 @@ class Readers(Evaluator):
         self, panel: studies.Panel, read: ReaderCalls, focus: str, resamples: int
     ) -> dict[str, Any]:
         """The other readers and the model against the majority of the first few."""
+        member = self._panel(read.readers)
+        least = min(self.least, int(member.sum()))
         gold = agreement.vote(
-            panel.calls[:, : self.gold],
-            agreement.Votes(tie=self.tie, least=min(self.least, self.gold)),
+            panel.calls[:, member], agreement.Votes(tie=self.tie, least=least)
         )
-        rest = dataclasses.replace(panel, calls=panel.calls[:, self.gold :], truth=gold)
+        rest = dataclasses.replace(panel, calls=panel.calls[:, ~member], truth=gold)
+        read_by_some = np.isfinite(panel.calls).any(axis=(1, 2))
+        others = tuple(np.array(read.readers)[~member].tolist())
         found = studies.study_readers(
             rest, ["truth"], key=jax.random.key(self.seed), resamples=resamples
         )
@@ -270,10 +288,13 @@ class Readers(Evaluator):
             "panel",
             found.protocols["truth"],
             scores=panel.scores,
-            read=dataclasses.replace(read, readers=read.readers[self.gold :]),
+            read=dataclasses.replace(read, readers=others),
             focus=focus,
             margin=self.margin,
-        ) | {"gold": list(read.readers[: self.gold])}
+        ) | {
+            "gold": np.array(read.readers)[member].tolist(),
+            "without_majority": int((read_by_some & np.isnan(gold).all(axis=1)).sum()),
+        }
 
     def _thresholds(
         self, classes: Sequence[str], frozen: Mapping[str, Any]

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from cxr_jax.evaluators.base import Blocks, Evaluator
+from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
 from cxr_jax.evaluators.probabilities import NOTHING_FROZEN, frozen_platt, in_sample
-from cxr_jax.metrics import bootstrap, disparity, gaps, scaling, subgroups
+from cxr_jax.metrics import disparity, gaps, scaling, subgroups
 from cxr_jax.metrics.disparity import MISSED, PER_CLASS, Calls, Measured
 from cxr_jax.metrics.gaps import Gap
 from cxr_jax.metrics.subgroups import Contrast, Group
@@ -128,7 +128,7 @@ class Subgroups(Evaluator):
                 [np.nan if t is None else t for t in thresholds], np.float64
             ),
             probs=probs,
-            units=bootstrap.resampling_units(predictions.patients),
+            units=units_of(predictions),
         )
 
     def _gaps(
@@ -181,7 +181,7 @@ def _group(
     return {
         "levels": dict(group.levels),
         "films": int(group.member.sum()),
-        "patients": len(np.unique(calls.units.code[group.member])),
+        "patients": len(np.unique(calls.units.patients[group.member])),
         MISSED: missed,
         "per_class": {
             name: _class(found, g, c, called=bool(np.isfinite(calls.thresholds[c])))

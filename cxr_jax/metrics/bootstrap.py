@@ -24,11 +24,23 @@ class Units:
         code: int32 ``[N]``, the unit of each film, 0 … count - 1.
         count: number of units.
         name: how the unit is worded beside an interval.
+        patient: int32 ``[N]``, the patient of each film, where units are not patients.
     """
 
     code: np.ndarray
     count: int
     name: str
+    patient: np.ndarray | None = None
+
+    @property
+    def patients(self) -> np.ndarray:
+        """The patient of each film: counts are of patients, whatever is drawn."""
+        return self.code if self.patient is None else self.patient
+
+    def of(self, rows: np.ndarray) -> "Units":
+        """The same for some of the films."""
+        patient = None if self.patient is None else self.patient[rows]
+        return dataclasses.replace(self, code=self.code[rows], patient=patient)
 
 
 @jax.tree_util.register_dataclass
@@ -78,23 +90,25 @@ class Interval:
     discarded: int
 
 
-def resampling_units(patients: Sequence[str]) -> Units:
+def resampling_units(patients: Sequence[str], *, name: str = "patient") -> Units:
     """Groups films by patient; a film whose patient is unknown stands for itself.
 
     Args:
         patients: ``[N]``, empty text where unknown.
+        name: what they are, if not patients.
 
     Returns:
-        The units, worded "patient", or "image-level, likely too narrow" if no patient is known.
+        The units, worded by ``name``, or "image-level, likely too narrow" if none is known.
     """
     names = np.asarray(patients, dtype=str)
     unknown = names == ""
     # A line break cannot occur in an identifier, so these never meet a real one.
     names = np.where(unknown, [f"\n{i}" for i in range(len(names))], names)
     distinct, code = np.unique(names, return_inverse=True)
-    name = IMAGE_LEVEL if unknown.all() else "patient"
-    if unknown.any() and not unknown.all():
-        name = f"patient ({unknown.sum()} films of unknown patient drawn singly)"
+    if unknown.all():
+        name = IMAGE_LEVEL
+    elif unknown.any():
+        name = f"{name} ({unknown.sum()} films of unknown {name} drawn singly)"
     return Units(code=code.astype(np.int32), count=len(distinct), name=name)
 
 

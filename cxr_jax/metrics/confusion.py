@@ -62,6 +62,13 @@ METRICS = {
     "f1": f1,
     "kappa": kappa,
 }
+# Why one of them is NaN.
+UNDEFINED = {
+    "sensitivity": "undefined: no positive in the reference",
+    "specificity": "undefined: no negative in the reference",
+    "f1": "undefined: no positive in the reference or the calls",
+    "kappa": "undefined: reference and calls have one and the same value only",
+}
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -148,7 +148,7 @@ def measure_groups(
 def _support(
     calls: Calls, groups: Sequence[Group]
 ) -> tuple[list[list[ranking.LabelCount]], list[ranking.LabelCount]]:
-    code, counts, found = calls.units.code, [], []
+    code, counts, found = calls.units.patients, [], []
     finding = _any_finding(calls.labels)
     for group in groups:
         labels, unit = calls.labels[group.member], code[group.member]
@@ -161,7 +161,7 @@ def _patients(calls: Calls, groups: Sequence[Group]) -> dict[str, np.ndarray]:
     """Patients that each measure rests on, int ``[G, C]``."""
 
     def of(films: np.ndarray) -> np.ndarray:
-        code = calls.units.code
+        code = calls.units.patients
         each = [[np.unique(code[g.member & f]).size for f in films.T] for g in groups]
         return np.array(each, int)
 
@@ -242,7 +242,7 @@ def _areas(
         spare = max(0, 1 << int(len(rows) - 1).bit_length()) - len(rows)
         rows = np.pad(rows, (0, spare))
         labels = np.pad(labels, ((0, spare), (0, 0)), constant_values=np.nan)
-        units = dataclasses.replace(calls.units, code=calls.units.code[rows])
+        units = calls.units.of(rows)
         drawn[:, g] = bootstrap.bootstrap(
             key, calls.scores[rows], labels, units, resamples=resamples
         ).auroc

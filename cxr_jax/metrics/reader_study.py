@@ -218,9 +218,9 @@ def _study(
     many = None
     if drawn is not None:
         many = [drawn.tables[f"{name}/{part}"] for part in parts]
-    units = panel.units.code
+    patients = panel.units.patients
     by_reference = [
-        ranking.count_labels(comparison.references[:, g], units)
+        ranking.count_labels(comparison.references[:, g], patients)
         for g in range(comparison.references.shape[1])
     ]
     return Study(

@@ -52,8 +52,10 @@ class Part:
 
     @property
     def head(self) -> str:
-        """Of its column: run, dataset, scheme and part, number of films."""
+        """Of its column: run, dataset, scheme and part, number of films or studies."""
         films = f"{self.result['n']:,} films"
+        if read := self.result.get("studies"):
+            films = f"{read['n']:,} studies"
         return "\n".join([self.name, self.result["dataset"], self.split, films])
 
     def values(self, metric: str) -> dict[str, float | None]:

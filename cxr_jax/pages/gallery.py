@@ -7,7 +7,7 @@ from cxr_jax.samples import Samples
 
 
 def gallery(samples: Samples, *, films: int) -> str:
-    """Three films a class: found, missed, falsely seen.
+    """Three films or studies a class: found, missed, falsely seen.
 
     Args:
         samples: class after class.

@@ -37,6 +37,8 @@ PROTOCOLS = {
         ),
     ),
 }
+# Protocols that rank, and what their reference is called.
+AREAS = (("majority", "majority"), ("truth", "truth"), ("panel", "panel"))
 TIES = {
     "negative": "a positive needs a strict majority, so an even vote is negative",
     "positive": "an even vote is positive",
@@ -65,7 +67,8 @@ def section(evidence: Evidence) -> str:
         return html.section(
             TITLE, html.paragraph(f"No reader study: {block['reason']}.")
         )
-    about = [html.paragraph(text) for text in (*_about(block), _headline(block))]
+    noun = "studies" if "studies" in evidence.main else "films"
+    about = [html.paragraph(text) for text in (*_about(block, noun), _headline(block))]
     parts = [*about, *_drawings(block)]
     if len(parts) > len(about):
         parts += [html.paragraph(CURVE, kind="note"), _areas(block)]
@@ -75,6 +78,11 @@ def section(evidence: Evidence) -> str:
         parts.append(html.heading(title, level=3))
         gold = ", ".join(block["protocols"][name].get("gold", ()))
         told = what.format(readers=len(block["readers"]), gold=gold)
+        if lost := block["protocols"][name].get("without_majority"):
+            told += (
+                f" On {lost:,} of the cases read it has no majority, for want of calls or"
+                " by an even vote that is left out; they take no part."
+            )
         parts.append(html.paragraph(told))
         if name == "majority":
             parts += [html.paragraph(BIAS), _bias(block)]
@@ -82,7 +90,7 @@ def section(evidence: Evidence) -> str:
     return html.section(TITLE, *parts, _single_readers(block), _agreement(block))
 
 
-def _about(block: Block) -> list[str]:
+def _about(block: Block, noun: str) -> list[str]:
     threshold = block["threshold"]["name"]
     chosen = (
         f"the operating point '{threshold}', frozen on the validation part"
@@ -90,7 +98,8 @@ def _about(block: Block) -> list[str]:
         else f"a threshold of {threshold:g}"
     )
     films = (
-        f"{block['films']:,} films of {block['patients']:,} patients, each read by"
+        f"{block['films']:,} {noun} of {block['patients']:,} patients,"
+        f"{'' if block['missing_pairs'] else ' each'} read by"
         f" {len(block['readers'])} readers ({', '.join(block['readers'])}) as"
         f" {block['file']} says. The model's scores become calls by {chosen}."
     )
@@ -111,11 +120,14 @@ def _about(block: Block) -> list[str]:
     if block["missing_pairs"]:
         said.append(
             f"{block['missing_pairs']:,} calls are missing on"
-            f" {block['films_with_missing']:,} films: those present vote, and each"
-            " reader is measured on the films it read."
+            f" {block['films_with_missing']:,} {noun}: where enough are present they"
+            " vote, and each reader is measured on what it read."
         )
     if block["films_elsewhere"]:
-        said.append(f"{block['films_elsewhere']:,} more read films are of other parts.")
+        said.append(
+            f"{block['films_elsewhere']:,} more {noun} that were read are of other"
+            " parts."
+        )
     said += [f"Left out: {name}, {why}." for name, why in block["left_out"].items()]
     reasons = block["threshold"]["reasons"]
     said += [
@@ -170,7 +182,7 @@ def _drawings(block: Block) -> list[str]:
 def _areas(block: Block) -> str:
     """Both readings of one AUROC, and the reader curve."""
     columns: list[tuple[str, Callable[[str], str]]] = []
-    for name, words in (("majority", "majority"), ("truth", "truth")):
+    for name, words in AREAS:
         if name not in block["protocols"]:
             continue
         rocs = {
@@ -206,7 +218,7 @@ def _protocol(block: Block, name: str) -> list[str]:
     per_class = block["protocols"][name]["per_class"]
 
     def column(metric: str, kind: str) -> Callable[[str], str]:
-        return lambda label: _or_dash(per_class[label][metric][kind])
+        return lambda label: tables.or_dash(per_class[label][metric][kind])
 
     parts = []
     if name != "each_other":
@@ -222,10 +234,10 @@ def _protocol(block: Block, name: str) -> list[str]:
         columns = [
             (f"{title}, readers'\naverage", column(metric, "average")),
             (f"{title},\nmodel", column(metric, "model")),
-            ("Difference,\ncases", lambda n, gap=gap: _signed(gap[n])),
+            ("Difference,\ncases", lambda n, gap=gap: tables.signed(gap[n])),
             (
                 "Difference,\ncases and readers",
-                lambda n, gap=gap: _signed(gap[n], "_readers"),
+                lambda n, gap=gap: tables.signed(gap[n], "_readers"),
             ),
             ("Verdict", lambda n, gap=gap: _verdict(gap[n])),
         ]
@@ -279,10 +291,12 @@ def _single_readers(block: Block) -> str:
         against = name.replace("_", " ")
         metrics = ["sensitivity", "specificity", "f1", "kappa"]
         for reader in found["f1"]["readers"]:
-            cells = [_or_dash(found[m]["readers"][reader]) for m in metrics]
+            cells = [tables.or_dash(found[m]["readers"][reader]) for m in metrics]
             rows.append([reader, against, *cells])
         for who, kind in (("average", "average"), ("model", "model")):
-            rows.append([who, against, *(_or_dash(found[m][kind]) for m in metrics)])
+            rows.append(
+                [who, against, *(tables.or_dash(found[m][kind]) for m in metrics)]
+            )
     head = ["", "Protocol", "Sensitivity", "Specificity", "F1", "Cohen's κ"]
     focus = tables.words(block["focus"])
     return html.heading(f"Each reader, {focus}", level=3) + html.table(
@@ -291,7 +305,7 @@ def _single_readers(block: Block) -> str:
 
 
 def _agreement(block: Block) -> str:
-    cells = [("Fleiss' κ", lambda n: _or_dash(block["fleiss"][n]))]
+    cells = [("Fleiss' κ", lambda n: tables.or_dash(block["fleiss"][n]))]
     return html.heading("Agreement among the readers", level=3) + _table(
         block,
         cells,
@@ -321,20 +335,6 @@ def _table(
         caption += f" * {next(iter(flags.values()))} by at least one reference."
     head = ["Class", *(name for name, _ in columns)]
     return html.table(head, rows, caption=caption.strip(), text=text)
-
-
-def _or_dash(estimate: Block) -> str:
-    return "–" if estimate["value"] is None else tables.interval(estimate)
-
-
-def _signed(gap: Block, kind: str = "") -> str:
-    """A difference with its interval; the interval alone over cases and readers."""
-    if gap["value"] is None:
-        return "–"
-    low, high = gap.get(f"low{kind}"), gap.get(f"high{kind}")
-    ends = "" if low is None else f"[{low:+.3f}, {high:+.3f}]"
-    text = ends if kind else f"{gap['value']:+.3f} {ends}"
-    return text.strip().replace("-", "−")
 
 
 def _verdict(gap: Block) -> str:

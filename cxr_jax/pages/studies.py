@@ -1,6 +1,6 @@
 """Studies, not films: how films became studies, figures by type, and by kind.
 
-What others published stands in tables of its own: their studies are not ours.
+What others published stands in columns of its own, headed so: their studies are not ours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,11 +49,14 @@ def section(evidence: Evidence) -> str:
     return html.section("Studies", *parts, _context(evidence))
 
 
+SHOWN = ("f1", "kappa", "sensitivity", "specificity")
+
+
 def _decision(block: Block) -> str:
     """The paper's rule against the labels, type by type."""
     if not block:
         return ""
-    rows = []
+    rows, per_class = [], block["per_class"].values()
     for name, found in block["per_class"].items():
         p, n = found["positives"], found["n"]
         rows.append(
@@ -61,23 +64,21 @@ def _decision(block: Block) -> str:
                 tables.words(name) + (" *" if found["flag"] else ""),
                 f"{n:,}",
                 f"{p:,}",
-                _or_dash(found["f1"]),
+                tables.or_dash(found["f1"]),
                 tables.number(2 * p / (n + p)) if p else "–",
-                *(_or_dash(found[k]) for k in ("kappa", "sensitivity", "specificity")),
+                *(tables.or_dash(found[k]) for k in SHOWN[1:]),
             ]
         )
-    flags = [f["flag"] for f in block["per_class"].values() if f["flag"]]
+    flags = [f["flag"] for f in per_class if f["flag"]]
+    missing = {f[k]["reason"] for f in per_class for k in SHOWN if "reason" in f[k]}
     caption = (
         f"Called above {block['threshold']:g}, against the labels. Calling all: F1 of"
         " calling every study abnormal. 95% intervals, resampling unit:"
         f" {block['resampling_unit']}.{f' * {flags[0]}.' if flags else ''}"
+        f"{''.join(f' –: {why}.' for why in sorted(missing))}"
     )
     headers = ["Type", "Studies", "Abnormal", "F1", "Calling all,\nF1", "Cohen's κ"]
     return html.table([*headers, "Sensitivity", "Specificity"], rows, caption=caption)
-
-
-def _or_dash(estimate: Block) -> str:
-    return "–" if estimate["value"] is None else tables.interval(estimate)
 
 
 def _told(evidence: Evidence, key: str) -> Sequence[Block]:
@@ -112,7 +113,12 @@ def _views(block: Block) -> str:
 
 
 def _references(metrics: Block) -> list[tuple[str, str]]:
-    """Names of the metric and heads of its columns, the truth first where it is known."""
+    """Names of the metric and heads of its columns, the truth first where it is known.
+
+    Where both say the same of every case they share one column.
+    """
+    if metrics["auroc"]["per_class"] == metrics.get("auroc@truth", {}).get("per_class"):
+        return [("auroc", "labels are true")]
     known = [("auroc@truth", "against truth"), ("auroc", "against labels")]
     return [(name, words) for name, words in known if name in metrics]
 
@@ -155,15 +161,23 @@ def _beside_films(evidence: Evidence, block: Block) -> str:
         rows.append([words, *counts, *(tables.interval(found[m]) for m, _ in shown)])
     head = ["Judged", "Number", "Abnormal"]
     head += [f"AUROC\n{words}" for _, words in shown]
-    return html.table(head, rows, caption=BESIDE)
+    gain = block.get("gain") or {"value": None}
+    caption = BESIDE
+    if gain["value"] is not None and gain["low"] is not None:
+        caption += (
+            " AUROC of studies minus that of films, on the same resamples"
+            f"{' and against truth' if gain['metric'].endswith('@truth') else ''}:"
+            f" {tables.signed(gain)}."
+        )
+    return html.table(head, rows, caption=caption)
 
 
 def _kinds(block: Block, published: Sequence[Block]) -> str:
     rows = []
     for name, found in block["per_kind"].items():
         said = []
-        if found["positives"] < FEW_POSITIVE_PATIENTS:
-            said.append(f"fewer than {FEW_POSITIVE_PATIENTS} studies")
+        if found["positive_patients"] < FEW_POSITIVE_PATIENTS:
+            said.append(f"fewer than {FEW_POSITIVE_PATIENTS} patients")
         if found.get("discarded"):
             said.append(f"{found['discarded']:,} resamples discarded")
         counts = [f"{found[k]:,}" for k in ("positives", "called")]
@@ -203,12 +217,20 @@ def _counts(evidence: Evidence) -> str:
         head += [f"{part}\nnot abnormal", f"{part}\nabnormal", f"{part}\nstudies"]
         for row, name in zip(rows, types, strict=True):
             row += _three(found.get(name))
+    caption = "The parts that were evaluated here, by the labels."
+    for entry in _told(evidence, "published_counts"):
+        theirs = _with_total(entry["counts"], types[-1])
+        caption += f" Published: {entry['name']}; other studies than these."
+        head += [f"Published:\n{words}" for words in ("normal", "abnormal", "studies")]
+        for row, name in zip(rows, types, strict=True):
+            row += _row(*theirs[name]) if name in theirs else ["–"] * 3
     return html.heading("Studies by label", level=3) + html.table(
-        head,
-        rows,
-        caption="The parts that were evaluated here, by the labels.",
-        total=bool(block["column"]),
+        head, rows, caption=caption, total=bool(block["column"])
     )
+
+
+def _row(normal: int, abnormal: int) -> list[str]:
+    return [f"{n:,}" for n in (normal, abnormal, normal + abnormal)]
 
 
 def _three(found: Block | None) -> list[str]:
@@ -219,38 +241,55 @@ def _three(found: Block | None) -> list[str]:
 
 
 def _published(evidence: Evidence) -> list[str]:
-    """Tables of others' figures, none of which has a column of ours."""
-    counts, readers = (
-        _told(evidence, key) for key in ("published_counts", "reader_study")
-    )
-    if not counts and not readers:
+    """Others' reader studies, with ours in columns that say what they are of."""
+    told = _told(evidence, "reader_study")
+    if not told:
         return []
     why = (
-        "Not comparable with the figures above: these are of other studies, with labels"
-        " and readers of their own."
+        "Columns of one table, and not to be compared by subtraction: the published"
+        " figures are of other studies, with labels and readers of their own."
     )
     if evidence.phantom:
         why += " The films of this page are computed, and its readers simulated."
     return [
-        html.heading("Published", level=3),
+        html.heading("Beside published figures", level=3),
         html.paragraph(why),
-        *map(_published_readers, readers),
-        *map(_published_counts, counts),
+        *(_beside_published(evidence, entry) for entry in told),
     ]
 
 
-def _published_readers(entry: Block) -> str:
+def _beside_published(evidence: Evidence, entry: Block) -> str:
+    """A published table of readers, and what this run has of the same kind."""
     metric = METRICS.get(entry["metric"], entry["metric"])
     average, model = entry["average"], entry["model"]
-    rows = [
-        [tables.words(n), _estimate(average.get(n)), _estimate(model.get(n))]
-        for n in dict.fromkeys([*average, *model])
-    ]
+    names = list(dict.fromkeys([*average, *model]))
+    head = ["Type", f"Published:\n{metric}, readers", f"Published:\n{metric}, model"]
+    columns = [[_estimate(found.get(n)) for n in names] for found in (average, model)]
+    for words, ours in _own(evidence, entry["metric"]):
+        head.append(f"Ours, {evidence.main['split']}:\n{metric}, {words}")
+        columns.append([tables.or_dash(ours[n]) if n in ours else "–" for n in names])
+    rows = [[tables.words(n), *row] for n, *row in zip(names, *columns, strict=True)]
     return html.table(
-        ["Type", f"{metric}, readers'\naverage", f"{metric},\nmodel"],
+        head,
         rows,
-        caption=f"{entry['name']}, on {entry['split']}; 95% intervals in brackets.",
+        caption=f"Published: {entry['name']}, on {entry['split']}. Ours: the"
+        f" {evidence.main['split']} part of {evidence.main['dataset']}. 95% intervals in"
+        " brackets.",
     )
+
+
+def _own(evidence: Evidence, metric: str) -> list[tuple[str, Mapping[str, Block]]]:
+    """Heads and figures by type: of a reader study where there is one, else the labels."""
+    study = (evidence.main.get("readers") or {}).get("protocols") or {}
+    found = study.get("majority", {}).get("per_class")
+    if found:
+        return [
+            (words, {n: one[metric][key] for n, one in found.items()})
+            for words, key in (("readers", "average"), ("model", "model"))
+        ]
+    found = (evidence.main.get("decision") or {}).get("per_class") or {}
+    against = "model against the labels"
+    return [(against, {n: one[metric] for n, one in found.items()})] if found else []
 
 
 def _estimate(found: Sequence[float] | None) -> str:
@@ -259,21 +298,10 @@ def _estimate(found: Sequence[float] | None) -> str:
     return tables.interval(dict(zip(("value", "low", "high"), found, strict=True)))
 
 
-def _published_counts(entry: Block) -> str:
-    counts = entry["counts"]
-    rows = [[tables.words(name), *_row(*pair)] for name, pair in counts.items()]
-    sums = [sum(column) for column in zip(*counts.values(), strict=True)]
-    rows.append(["All", *_row(*sums)])
-    return html.table(
-        ["Type", "Normal", "Abnormal", "Studies"],
-        rows,
-        caption=f"{entry['name']}.",
-        total=True,
-    )
-
-
-def _row(normal: int, abnormal: int) -> list[str]:
-    return [f"{n:,}" for n in (normal, abnormal, normal + abnormal)]
+def _with_total(counts: Mapping[str, Sequence[int]], whole: str) -> dict[str, Any]:
+    """Normal and abnormal by type, and of all types together."""
+    sums = tuple(sum(column) for column in zip(*counts.values(), strict=True))
+    return {**counts, whole: sums}
 
 
 def _context(evidence: Evidence) -> str:

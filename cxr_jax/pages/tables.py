@@ -25,6 +25,21 @@ def interval(block: Mapping[str, Any], digits: int = 3) -> str:
     return f"{text} [{number(block['low'], digits)}, {number(block['high'], digits)}]"
 
 
+def or_dash(estimate: Mapping[str, Any]) -> str:
+    """An estimate with its interval, or a dash where it is undefined."""
+    return "–" if estimate["value"] is None else interval(estimate)
+
+
+def signed(gap: Mapping[str, Any], kind: str = "") -> str:
+    """A difference with its interval; with ``kind`` that interval alone (``_readers``)."""
+    if gap["value"] is None:
+        return "–"
+    low, high = gap.get(f"low{kind}"), gap.get(f"high{kind}")
+    ends = "" if low is None else f"[{low:+.3f}, {high:+.3f}]"
+    text = ends if kind else f"{gap['value']:+.3f} {ends}"
+    return text.strip().replace("-", "−")
+
+
 def words(name: str) -> str:
     """A class name as prose."""
     return name.replace("_", " ")

@@ -1,6 +1,8 @@
 """Studies judged by the recipe of MURA, beside a reader study written in NumPy."""
 
+import collections
 import dataclasses
+import functools
 import json
 import pathlib
 import types
@@ -235,9 +237,9 @@ def ours(block, metric):
     }
 
 
-def test_every_figure_of_200_random_cases_is_that_of_numpy(tmp_path, monkeypatch):
-    """Seven types and all: readers against five, the model against each five, gold."""
-    # Areas and curves have tests of their own, and would take most of the time.
+@pytest.fixture
+def without_areas(monkeypatch):
+    """Areas and curves have tests of their own, and would take most of the time."""
     monkeypatch.setattr(ranking, "auroc", lambda s, y: np.full(y.shape[1], np.nan))
     nothing = np.zeros(2)
     monkeypatch.setattr(
@@ -245,6 +247,10 @@ def test_every_figure_of_200_random_cases_is_that_of_numpy(tmp_path, monkeypatch
         "roc_curve",
         lambda *_, **__: ranking.RocCurve(fpr=nothing, tpr=nothing),
     )
+
+
+def test_every_figure_of_200_random_cases_is_that_of_numpy(tmp_path, without_areas):
+    """Seven types and all: readers against five, the model against each five, gold."""
     alone = {"protocols": ("majority",)}
     seen = dict.fromkeys(("defined", "null", "tie", "half", "one view", "barren"), 0)
     for seed in range(200):
@@ -284,6 +290,58 @@ def test_the_panel_is_the_first_three_names_of_the_file(tmp_path):
     case.calls[0, 0] = np.nan
     found = run(write(case, tmp_path), films(case), only="Readers")["readers"]
     assert found["protocols"]["panel"]["gold"] == ["bob", "cid", "dan"]
+    # Named, they are who they are wherever they stand.
+    named = run(
+        tmp_path, films(case), only="Readers", readers={"gold": ("fay", "ann", "dan")}
+    )
+    panel = named["readers"]["protocols"]["panel"]
+    assert sorted(panel["gold"]) == ["ann", "dan", "fay"]
+    wanted = reference(case, "All", gold=panel["gold"])
+    got = panel["per_class"]["All"]
+    for metric in METRICS:
+        for name in ("bob", "cid", "eve", "model", "average"):
+            assert ours(got, metric)[name] == pytest.approx(wanted[metric][name][0])
+
+
+@pytest.mark.long
+def test_the_bootstrap_of_200_random_cases_is_that_of_numpy(tmp_path, without_areas):
+    """Every draw of every case: readers against five, and all against the panel."""
+    seen = collections.Counter()
+    for seed in range(200):
+        # As many patients and studies in each, so that one program serves all.
+        case = made_up(seed, unread=0)
+        case.patient = np.array([f"patient{k % 15:05d}" for k in range(24)])
+        found = run(
+            write(case, tmp_path),
+            films(case),
+            only="Readers",
+            resamples=1,
+            seed=seed,
+            readers={
+                "draws": 20,
+                "protocols": ("majority",),
+                "gold": ("ann", "cid", "fay"),
+            },
+        )["readers"]
+        weights, readers_ = draws(case, found["readers"], seed=seed, number=20)
+        panel = found["protocols"]["panel"]["per_class"]["All"]
+        for column in ("All", BODY_PARTS[seed % 7]):
+            cases = reference(case, column, weights=weights)
+            both = reference(case, column, weights=weights, drawn=readers_)
+            got = found["protocols"]["majority"]["per_class"].get(column)
+            if got is None:  # Nobody read a study of this type.
+                assert not (case.kind == BODY_PARTS.index(column)).any()
+                continue
+            for metric in METRICS:
+                for name in ("average", "model", "difference"):
+                    check_interval(got[metric][name], cases[metric][name])
+                    check_interval(got[metric][name], both[metric][name], "_readers")
+                    seen[got[metric][name]["low"] is None] += 1
+        cases = reference(case, "All", gold=("ann", "cid", "fay"), weights=weights)
+        for metric in METRICS:
+            for name in ("average", "model", "difference"):
+                check_interval(panel[metric][name], cases[metric][name])
+    assert seen[False] > 1_000 and seen[True] > 100
 
 
 @pytest.fixture(scope="module")
@@ -306,14 +364,25 @@ def large(tmp_path_factory):
 def drawn(large):
     """Studies and readers of each resample, ``[300, 90]`` and ``[300, 6]``."""
     case, block = large
+    return draws(case, block["readers"], seed=3, number=300)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _draws(seed, numbers, units):
+    def one(r):
+        key = jax.random.fold_in(jax.random.key(seed), r)
+        readers_ = bootstrap.draw_weights(jax.random.fold_in(key, 1), 6)
+        return bootstrap.draw_weights(key, units), readers_
+
+    return jax.vmap(one)(numbers)
+
+
+def draws(case, order, *, seed, number):
+    """How often each study and each of ``READERS`` counts in each resample."""
     names, unit = np.unique(case.patient, return_inverse=True)
-    weights, beside = [], []
-    for r in range(300):
-        key = jax.random.fold_in(jax.random.key(3), r)
-        weights.append(bootstrap.draw_weights(key, len(names)))
-        beside.append(bootstrap.draw_weights(jax.random.fold_in(key, 1), 6))
-    order = [block["readers"].index(name) for name in READERS]
-    return np.asarray(weights, float)[:, unit], np.asarray(beside, float)[:, order]
+    weights, beside = _draws(seed, np.arange(number), len(names))
+    column = [order.index(name) for name in READERS]
+    return np.asarray(weights, float)[:, unit], np.asarray(beside, float)[:, column]
 
 
 def check_interval(got, values, suffix=""):
@@ -348,6 +417,54 @@ def test_the_bootstrap_is_that_of_the_same_patients_in_numpy(large, drawn, colum
         else:
             said = "model higher" if gap["low"] > 0 else "model lower"
         assert gap["verdict"].startswith(said)
+
+
+def test_studies_are_drawn_where_the_recipe_says_so(large, tmp_path):
+    """As in the paper: two studies of a patient come and go on their own."""
+    case, _ = large
+    folder = write(case, tmp_path)
+    one = evaluator(folder, only="Readers", readers={"draws": 300}, resamples=1, seed=3)
+    assert len(set(case.patient)) < len(case.names)
+    found = plain(dataclasses.replace(one, unit="study")(films(case)))
+    block = found["readers"]
+    assert block["resampling_unit"] == "study"
+    assert block["patients"] == len(set(case.patient))
+    order = np.argsort(np.argsort(case.names))  # Units are numbered by their names.
+    keys = [jax.random.fold_in(jax.random.key(3), r) for r in range(300)]
+    weights = [bootstrap.draw_weights(key, len(order)) for key in keys]
+    cases = reference(case, "All", weights=np.asarray(weights, float)[:, order])
+    got = block["protocols"]["majority"]["per_class"]["All"]
+    for metric in METRICS:
+        check_interval(got[metric]["difference"], cases[metric]["difference"])
+
+
+def test_what_reading_together_gains_is_paired(tmp_path):
+    case = made_up(7, studies=90)
+    table = films(case)
+    block = run(write(case, tmp_path), table, only="Kinds", resamples=40, seed=3)
+    gain = block["studies"]["gain"]
+    names, unit = np.unique(case.patient, return_inverse=True)
+    keys = [jax.random.fold_in(jax.random.key(3), r) for r in range(40)]
+    drawn = np.array([bootstrap.draw_weights(key, len(names)) for key in keys], float)
+
+    def area(scores, of, weights):
+        true = case.abnormal[of]
+        return sk.roc_auc_score(true, scores, sample_weight=weights[unit[of]])
+
+    every = np.arange(90)
+    gaps = [
+        area(means_of(case), every, w) - area(case.probs, case.film, w)
+        for w in [np.ones(len(names)), *drawn]
+    ]
+    assert gain["metric"] == "auroc@truth"
+    assert gain["value"] == pytest.approx(gaps[0], abs=1e-6)
+    ends = np.percentile(gaps[1:], [2.5, 97.5])
+    assert (gain["low"], gain["high"]) == pytest.approx(tuple(ends), abs=1e-5)
+
+
+def test_only_patients_and_studies_can_be_drawn():
+    with pytest.raises(ConfigError, match="unit='film'; allowed are patient, study"):
+        ByStudy(unit="film")
 
 
 def test_the_bootstrap_of_the_panel_is_that_of_numpy(large, drawn):
@@ -546,12 +663,31 @@ def test_what_cannot_be_is_refused_before_training(tmp_path):
         evaluator(folder, readers={"least": 6}).rehearse(films(case))
     with pytest.raises(ConfigError, match="gold is 6 of 6 readers"):
         evaluator(folder, readers={"gold": 6}).rehearse(films(case))
+    with pytest.raises(ConfigError, match="gold names 'gus'; the file has"):
+        evaluator(folder, readers={"gold": ("ann", "gus")}).rehearse(films(case))
+    with pytest.raises(ConfigError, match="some must be left"):
+        evaluator(folder, readers={"gold": READERS}).rehearse(films(case))
+    with pytest.raises(ConfigError, match="one name comes twice"):
+        dataclasses.replace(evaluator(folder), whole="Hand").rehearse(films(case))
     path = folder / readers.NAME
     path.write_text(path.read_text() + "XR_HAND/nobody/study1,ann,1\n")
     with pytest.raises(DataError, match="XR_HAND/nobody/study1' is unknown"):
         evaluator(folder).rehearse(films(case))
-    with pytest.raises(ConfigError, match="one name comes twice"):
-        dataclasses.replace(evaluator(folder), whole="Hand").rehearse(films(case))
+    # Calls of single films are no calls of studies.
+    lines = (folder / readers.NAME).read_text().splitlines()[:1]
+    lines += [f"{case.ids[0]},{name},1" for name in READERS]
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match="line 2.* is unknown"):
+        evaluator(folder).rehearse(films(case))
+
+
+def test_studies_that_the_panel_cannot_settle_are_counted(tmp_path):
+    case = made_up(1, gaps=0, unread=0)
+    case.calls[5:9, 1] = np.nan  # bob's; the first study is whole
+    found = run(write(case, tmp_path), films(case), only="Readers")["readers"]
+    panel = found["protocols"]["panel"]
+    assert panel["gold"] == ["ann", "bob", "cid"] and panel["without_majority"] == 4
+    assert found["missing_pairs"] == 4
 
 
 def test_what_would_only_go_wrong_after_training_is_refused_before_it(tmp_path):

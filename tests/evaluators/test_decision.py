@@ -55,8 +55,13 @@ def test_a_share_of_one_keeps_its_exact_interval():
     """No negative of n patients called: resampling alone would say [1, 1]."""
     films = table()
     low = dataclasses.replace(films, probs=np.full_like(films.probs, 0.1))
-    found = Decision(resamples=50)(low)["decision"]["per_class"]["c"]["specificity"]
+    block = Decision(resamples=50)(low)["decision"]["per_class"]["c"]
+    found = block["specificity"]
     known = np.isfinite(films.labels[:, 2])
     patients = len(set(films.patients[known].tolist()))
     assert found["value"] == found["high"] == 1
     assert found["low"] == pytest.approx(0.025 ** (1 / patients))
+    # Nothing positive, nothing called: three figures do not exist.
+    for name in ("sensitivity", "f1", "kappa"):
+        assert block[name]["value"] is None and "undefined" in block[name]["reason"]
+    assert "reason" not in found

@@ -2,10 +2,12 @@
 
 import html
 import html.parser
+import json
 import re
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from cxr_jax import evaluate
 from cxr_jax.data import groups, kinds
@@ -18,7 +20,7 @@ TYPES = ("Elbow", "Hand", "Wrist")
 KINDS = ("fracture", "hardware")
 OF = tuple(
     {"name": f"cxr_jax.evaluators.{name}"}
-    for name in ("classification.Classification", "kinds.Kinds")
+    for name in ("classification.Classification", "decision.Decision", "kinds.Kinds")
 )
 COUNTS = {"Elbow": (1203, 768), "Hand": (1613, 602), "Wrist": (2295, 1451)}
 REPORT = {
@@ -156,15 +158,57 @@ def test_no_blocks_no_section(results):
 
 
 def test_each_type_has_its_counts_and_figures(results):
-    metrics = results["test"]["metrics"]
+    found = results["test"]["metrics"]
     rows = rows_of(rendered(results), "Body part", "AUROC")
     assert list(rows) == [*TYPES, "All"]
     for name, row in rows.items():
-        labels = metrics["auroc"]["per_class"][name]
-        truth = metrics["auroc@truth"]["per_class"][name]
+        labels = found["auroc"]["per_class"][name]
+        truth = found["auroc@truth"]["per_class"][name]
         assert row[:2] == [str(labels["n"]), str(labels["positives"])]
         assert row[2:4] == [interval(truth), interval(labels)]
         assert row[4].startswith(labels["flag"] or "")
+
+
+def test_the_papers_rule_stands_against_the_labels_type_by_type(results):
+    test = films(0)
+    names, study = np.unique(test.studies, return_inverse=True)
+    mean = np.bincount(study, test.probs[:, 0]) / np.bincount(study)
+    number = np.array([int(name[-2:]) for name in names])
+    true, called = number % 2 == 1, mean > 0.5
+    true |= names == results["test"]["studies"]["disagreeing"][0]  # one view alone
+    rows = rows_of(rendered(results), "Calling all")
+    assert list(rows)[-1].startswith("All")
+    for name, row in rows.items():
+        kind = np.array([*TYPES, "All"]) == name.removesuffix(" *")
+        own = kind[-1] | (number % 3 == np.flatnonzero(kind)[0])
+        p, n = true[own].sum(), own.sum()
+        f1 = metrics.f1_score(true[own], called[own])
+        kappa = metrics.cohen_kappa_score(true[own], called[own])
+        assert row[:2] == [str(n), str(p)]
+        assert row[2].startswith(f"{f1:.3f} [")
+        assert row[3] == f"{metrics.f1_score(true[own], np.ones(n)):.3f}"
+        assert row[4].startswith(f"{kappa:.3f}".replace("-", "−"))
+
+
+def test_a_figure_that_is_none_says_why(results):
+    changed = json.loads(json.dumps(results["test"], default=float))
+    hand = changed["decision"]["per_class"]["Hand"]
+    hand["f1"] = {"value": None, "reason": "undefined: nothing was there"}
+    section = rendered({"test": changed})
+    rows = rows_of(section, "Calling all")
+    assert next(row for name, row in rows.items() if "Hand" in name)[2] == "–"
+    assert "–: undefined: nothing was there." in text_of(section)
+
+
+def test_labels_that_are_the_truth_have_one_column(results):
+    changed = dict(results["test"])
+    same = changed["metrics"]["auroc"]
+    changed["metrics"] = changed["metrics"] | {"auroc@truth": same}
+    section = rendered({"test": changed})
+    rows = rows_of(section, "Body part", "labels are true")
+    assert rows["All"][2] == interval(same["per_class"]["All"])
+    (head,) = [t[0] for t in tables_of(section) if "labels are true" in str(t[0])]
+    assert not any("against" in cell for cell in head)
 
 
 def test_films_stand_beside_studies(results):
@@ -178,6 +222,10 @@ def test_films_stand_beside_studies(results):
         assert row[:2] == [str(block["n"]), str(block["positives"])]
         assert row[3] == interval(block)
     assert films["n"] > studies["n"]
+    gain = result["studies"]["gain"]
+    ends = [f"{gain[k]:+.3f}".replace("-", "−") for k in ("value", "low", "high")]
+    said = text_of(rendered(results))
+    assert "on the same resamples and against truth: {} [{}, {}].".format(*ends) in said
 
 
 def test_it_says_how_films_became_studies(results):
@@ -213,13 +261,13 @@ def test_names_from_files_cannot_become_markup(results):
 def test_kinds_are_those_of_the_block_and_the_published_ones_only_context(results):
     block = results["test"]["kinds"]
     section = rendered(results, REPORT)
-    rows = rows_of(section, "Sensitivity")
+    rows = rows_of(section, "Kind", "Sensitivity")
     assert list(rows) == ["Fracture", "Hardware", "All"]
     for name, found in block["per_kind"].items():
         row = rows[name.capitalize()]
         assert row[:2] == [str(found["positives"]), str(found["called"])]
         assert row[2] == interval(found)
-    assert "fewer than 20 studies" in rows["Hardware"][3]
+    assert "fewer than 20 patients" in rows["Hardware"][3]
     assert "53" not in " ".join(cell for row in rows.values() for cell in row)
     context = "Published context (Paper, 2.3): of 100 abnormal studies reviewed there"
     assert f"{context}, 53 fracture; how common" in text_of(section)
@@ -229,6 +277,7 @@ def test_kinds_are_those_of_the_block_and_the_published_ones_only_context(result
 def test_kinds_stand_alone_and_an_absent_kind_is_a_dash(results):
     per_kind = {"other": {"positives": 0, "called": 0}}
     per_kind["other"] |= {"value": None, "low": None, "high": None}
+    per_kind["other"]["positive_patients"] = 0
     block = results["test"]["kinds"] | {"per_kind": per_kind}
     section = rendered({"test": {"kinds": block, "dataset": "x", "split": "test"}})
     assert rows_of(section, "Sensitivity")["Other"][:3] == ["0", "0", "–"]
@@ -255,27 +304,44 @@ def test_parts_that_were_not_evaluated_by_study_are_not_counted(results):
 
 def test_published_figures_are_there_with_their_split_and_sums(results):
     section = rendered(results, REPORT)
-    rows = rows_of(section, "readers'")
-    assert rows["Elbow"] == ["0.858 [0.707, 0.959]", "0.848 [0.691, 0.955]"]
-    assert rows["All"] == ["0.884 [0.853, 0.918]", "–"]
-    counts = rows_of(section, "Normal")
-    assert counts["Hand"] == ["1,613", "602", "2,215"]
-    assert counts["All"] == ["5,111", "2,821", "7,932"]
+    rows = rows_of(section, "Published:", "readers")
+    assert rows["Elbow"][:2] == ["0.858 [0.707, 0.959]", "0.848 [0.691, 0.955]"]
+    assert rows["All"][:2] == ["0.884 [0.853, 0.918]", "–"]
+    counts = rows_of(section, "Published:", "normal")
+    assert counts["Hand"][-3:] == ["1,613", "602", "2,215"]
+    assert counts["All"][-3:] == ["5,111", "2,821", "7,932"]
     text = text_of(section)
     assert "Paper, Table 2, on 209 unpublished studies" in text
-    assert "Not comparable with the figures above" in text
+    assert "not to be compared by subtraction" in text
     assert "computed" in text and "simulated" in text
     real = {"test": results["test"] | {"dataset": "bones/224px"}}
     assert "simulated" not in text_of(rendered(real, REPORT))
     assert ["JSRT", "Chest", "Nodule", "247"] in tables_of(section)[-1]
 
 
-def test_published_figures_share_no_table_with_ours(results):
-    """A config that tells of others adds tables, and changes none of ours."""
+def test_published_figures_share_no_column_with_ours(results):
+    """A config that tells of others adds columns and tables; ours stay as they are."""
     ours, both = (tables_of(rendered(results, given)) for given in (None, REPORT))
-    assert len(both) == len(ours) + 3
-    assert [table for table in both if table in ours] == ours
+    assert len(both) == len(ours) + 2
+    for mine in ours:
+        width = len(mine[0])
+        assert mine in [[row[:width] for row in table] for table in both]
     assert "Published" not in rendered(results)
+
+
+def test_ours_stand_beside_published_readers_and_say_what_they_are_of(results):
+    block = results["test"]["decision"]["per_class"]
+    section = rendered(results, REPORT)
+    rows = rows_of(section, "Ours, test:", "model against the labels")
+    assert rows["Elbow"][2] == interval(block["Elbow"]["f1"])
+    assert "the test part of phantom_bone/tiny" in text_of(section)
+    one = {"value": 0.5, "low": 0.25, "high": 0.75}
+    figures = {"f1": {"average": one, "model": block["Elbow"]["f1"]}}
+    study = {"protocols": {"majority": {"per_class": {"Elbow": figures}}}}
+    read = {"test": results["test"] | {"readers": study}}
+    rows = rows_of(rendered(read, REPORT), "Ours, test:", "F1, readers")
+    assert rows["Elbow"][2:] == [interval(one), interval(block["Elbow"]["f1"])]
+    assert rows["All"][2:] == ["–", "–"]  # The study tells nothing of it.
 
 
 def test_without_a_breakdown_there_is_one_row(results):
