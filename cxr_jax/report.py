@@ -27,6 +27,7 @@ from cxr_jax.pages import (
 )
 from cxr_jax.pages.evidence import Evidence, read_evidence
 from cxr_jax.pages.gallery import gallery
+from cxr_jax.pages.pipeline import pipeline
 from cxr_jax.predictions import RESEARCH_USE, write_atomically
 from cxr_jax.samples import MOST_VIEWS
 
@@ -243,8 +244,9 @@ def _gallery(evidence: Evidence) -> str:
     if evidence.samples is None:
         return ""
     truth = "auroc@truth" in evidence.main["metrics"]
-    views = ""
+    views, how = "", ""
     if "studies" in evidence.main:
+        how = _pipeline(evidence)
         views = (
             " Studies were chosen, by their scores, and are shown view by view, at most"
             f" {MOST_VIEWS}; each map is of its own view."
@@ -259,8 +261,17 @@ def _gallery(evidence: Evidence) -> str:
             " activation map over it where it speaks for the class; frames are"
             " reference boxes."
         ),
+        how,
         gallery(evidence.samples, films=evidence.main["n"]),
     )
+
+
+def _pipeline(evidence: Evidence) -> str:
+    """The way of one study through the model."""
+    task = evidence.config.get("task") or {}
+    name = (task.get("model") or {}).get("name", "the network").rpartition(".")[2]
+    decision = evidence.main.get("decision") or {}
+    return pipeline(evidence.samples, network=name, threshold=decision.get("threshold"))
 
 
 def _split(evidence: Evidence) -> str:

@@ -34,6 +34,8 @@ class Choice:
         kind: ``HIT``, ``MISS`` or ``ALARM``.
         title: heading of the films it stands among: the class, or a category of studies.
         view: which view of its study it is, where a study was chosen.
+        case: that study, or empty.
+        views: how many films it has.
     """
 
     row: int
@@ -41,6 +43,8 @@ class Choice:
     kind: str
     title: str
     view: str = ""
+    case: str = ""
+    views: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +60,8 @@ class Samples:
         probs: float32 ``[K]``, probability of the shown class.
         ranks: int ``[K]``, 1 for the film of the split with the highest score.
         boxes: float32 ``[K, N, 4]``, reference boxes of the class, NaN for none.
+        cases: str ``[K]``, the study that was chosen, or the film.
+        views: int ``[K]``, how many films it has.
     """
 
     films: np.ndarray
@@ -66,6 +72,8 @@ class Samples:
     probs: np.ndarray
     ranks: np.ndarray
     boxes: np.ndarray
+    cases: np.ndarray | None = None
+    views: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.films)
@@ -130,6 +138,8 @@ def _films_of(
             kind=kind,
             title=title,
             view=f"view {k} of {len(rows)} of a study that scores {score:.3f}",
+            case=str(cases.ids[case]),
+            views=len(rows),
         )
         for k, row in enumerate(rows[:MOST_VIEWS], start=1)
     ]
@@ -182,7 +192,8 @@ def collect_samples(
 def write_samples(directory: epath.PathLike, samples: Samples) -> None:
     """Writes ``samples.npz`` into ``evaluation/SPLIT``."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **vars(samples))
+    known = {name: array for name, array in vars(samples).items() if array is not None}
+    np.savez_compressed(buffer, allow_pickle=False, **known)
     write_atomically(epath.Path(directory) / FILE, buffer.getvalue())
 
 
@@ -207,6 +218,8 @@ def _captions(
             [", ".join(filter(None, (c.kind, c.view))) for c in choices]
         ),
         "ids": predictions.ids[rows],
+        "cases": np.asarray([c.case or predictions.ids[c.row] for c in choices]),
+        "views": np.asarray([choice.views for choice in choices]),
         "probs": probs,
         "ranks": 1 + (predictions.probs[:, columns] > probs[None]).sum(axis=0),
     }

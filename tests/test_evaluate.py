@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cxr_jax import evaluate, labels, predictions
+from cxr_jax import evaluate, labels, predictions, studies
 from cxr_jax.data.records import Records
 from cxr_jax.errors import ConfigError, DataError
 from cxr_jax.evaluators.base import check_requirements
@@ -94,6 +94,32 @@ def test_each_film_of_the_split_comes_back_once_and_in_order():
     np.testing.assert_allclose(table.probs, np.tile(want[:, None], 3), rtol=1e-6)
     np.testing.assert_array_equal(table.labels, records.labels[np.sort(index)])
     np.testing.assert_array_equal(table.truth, 1 - table.labels)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 23])
+def test_a_study_is_the_same_however_it_falls_over_batches(size):
+    """Views of a study stand 5 films apart: in batches of 4, each in one of its own."""
+    records = make_records()
+    study = np.arange(23) % 5
+    records = dataclasses.replace(
+        records,
+        study=np.array([f"s{k}" for k in study]),
+        patient=np.array([f"p{k}" for k in study]),
+    )
+    batches = make_batches(records, np.arange(23), size=size)
+    if size <= 4:
+        rows = [set(study[b.index[b.mask]]) for b in batches]
+        assert all(
+            len(names) == b.mask.sum() for names, b in zip(rows, batches, strict=True)
+        )
+    table = evaluate.predict_split(
+        predict, batches, records=records, expected=np.arange(23), classes=CLASSES
+    )
+    found = studies.by_study(table)
+    assert found.views.tolist() == [5, 5, 5, 4, 4]
+    films = 1 / (1 + np.exp(1 - np.arange(23) / 10))
+    want = [films[study == k].mean() for k in range(5)]
+    np.testing.assert_allclose(found.table.probs[:, 0], want, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

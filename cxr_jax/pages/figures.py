@@ -257,7 +257,8 @@ def svg(draw: Callable[[], Figure]) -> bytes:
     with matplotlib.rc_context(_STYLE):
         figure = draw()
         strip = 0.14 / figure.get_figheight()
-        figure.get_layout_engine().set(rect=(0, strip, 1, 1 - strip))
+        if engine := figure.get_layout_engine():  # None where axes have fixed places.
+            engine.set(rect=(0, strip, 1, 1 - strip))
         figure.text(0.995, 0.005, RESEARCH_USE, ha="right", size=6, color=FAINT)
         about = {"Date": None, "Description": RESEARCH_USE}
         figure.savefig(out, format="svg", metadata=about)
