@@ -190,6 +190,8 @@ def get_config() -> config_dict.ConfigDict:
             "name": "MURA v4",
             "split": "207 unpublished studies, majority of three radiologists",
             "values": {ALL: 0.929},
+            "missing": "those studies and their three radiologists, who are not public",
+            "source": "arXiv:1712.06957v4",
         },
     )
     names = (*BODY_PARTS, ALL)

@@ -39,7 +39,7 @@ def section(evidence: Evidence) -> str:
             html.paragraph(_origin(block, evidence.main["split"])),
             html.paragraph(_views(block), kind="note"),
             _by_type(evidence, block),
-            _decision(evidence.main.get("decision") or {}),
+            _decision(evidence.main.get("decision"), total=bool(block["column"])),
             _beside_films(evidence, block),
         ]
     if kinds:
@@ -52,7 +52,7 @@ def section(evidence: Evidence) -> str:
 SHOWN = ("f1", "kappa", "sensitivity", "specificity")
 
 
-def _decision(block: Block) -> str:
+def _decision(block: Block | None, *, total: bool) -> str:
     """The paper's rule against the labels, type by type."""
     if not block:
         return ""
@@ -78,7 +78,8 @@ def _decision(block: Block) -> str:
         f"{''.join(f' –: {why}.' for why in sorted(missing))}"
     )
     headers = ["Type", "Studies", "Abnormal", "F1", "Calling all,\nF1", "Cohen's κ"]
-    return html.table([*headers, "Sensitivity", "Specificity"], rows, caption=caption)
+    headers += ["Sensitivity", "Specificity"]
+    return html.table(headers, rows, caption=caption, total=total)
 
 
 def _told(evidence: Evidence, key: str) -> Sequence[Block]:
@@ -262,7 +263,8 @@ def _beside_published(evidence: Evidence, entry: Block) -> str:
     """A published table of readers, and what this run has of the same kind."""
     metric = METRICS.get(entry["metric"], entry["metric"])
     average, model = entry["average"], entry["model"]
-    names = list(dict.fromkeys([*average, *model]))
+    known = [n for n in evidence.main["metrics"]["auroc"]["per_class"] if n in average]
+    names = list(dict.fromkeys([*known, *average, *model]))
     head = ["Type", f"Published:\n{metric}, readers", f"Published:\n{metric}, model"]
     columns = [[_estimate(found.get(n)) for n in names] for found in (average, model)]
     for words, ours in _own(evidence, entry["metric"]):
