@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 
-from cxr_jax.evaluators.base import Blocks, Evaluator
-from cxr_jax.metrics import triage
+from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
+from cxr_jax.metrics import confusion, sums, triage
 from cxr_jax.predictions import Predictions
 
 
@@ -61,10 +62,32 @@ class Triage(Evaluator):
         if threshold is not None:
             below = scores[labels == 0] < threshold
             block["ruled_out"] = float(below.mean()) if len(below) else None
+            normal = labels == 0
+            cells = np.column_stack([normal & (scores < threshold), normal])
+            block |= self._interval(block["ruled_out"], cells, predictions, own)
             block["missed"] = dataclasses.asdict(
                 triage.missed(scores, labels, threshold)
             )
         return {"triage": block}
+
+    def _interval(
+        self,
+        share: float | None,
+        cells: np.ndarray,
+        predictions: Predictions,
+        own: np.ndarray,
+    ) -> dict[str, Any]:
+        """Of the share of the second column of ``cells`` that is in the first."""
+        if not self.resamples or share is None:
+            return {}
+        units = units_of(predictions, own)
+        per_unit = sums.sum_by_unit(cells.astype(np.float32), units)
+        key = jax.random.key(self.seed)
+        drawn = sums.resample_sums(key, per_unit, resamples=self.resamples)
+        shares = confusion.ratio(drawn[:, 0], drawn[:, 1])
+        rests = int((per_unit[:, 1] > 0).sum())
+        found = dataclasses.asdict(sums.bounds_of_rate(share, shares, rests))
+        return {f"ruled_out_{name}": value for name, value in found.items()}
 
 
 def _list(

@@ -123,7 +123,7 @@ def _measures(block: Block) -> str:
             [
                 "Studies reported as not abnormal that are below threshold",
                 _share(block["ruled_out"]) if block["negatives"] else "–",
-                f"{ruled_out:,} of {block['negatives']:,}",
+                f"{ruled_out:,} of {block['negatives']:,}{_between(block)}",
             ]
         )
         upper = "–" if missed["upper"] is None else _share(missed["upper"])
@@ -145,7 +145,7 @@ def _measures(block: Block) -> str:
         beside = f"by chance {chance}, in a perfect list {best}"
         name = "Mean rank of abnormal studies"
         rows.append([name, tables.number(rank["mean"], 1), beside])
-    caption = "Rank 1 is the head of the list."
+    caption = "Rank 1 is the head of the list. Range of the share: its 95% interval, patients resampled."
     if block.get("missed"):
         caption += (
             " At most: upper end of the exact one-sided 95% interval, studies taken as"
@@ -253,6 +253,12 @@ def _drafts(block: Block) -> list[str]:
         which = f"The next {len(others):,} of {len(below):,} drafts"
         parts.append(html.details(which, "\n\n".join(others)))
     return parts
+
+
+def _between(block: Mapping[str, Any]) -> str:
+    """The 95% interval of the share ruled out, over patients."""
+    low, high = block.get("ruled_out_low"), block.get("ruled_out_high")
+    return "" if low is None else f"; {_share(low)} to {_share(high)}"
 
 
 def _share(value: float) -> str:

@@ -82,6 +82,24 @@ def test_what_is_ruled_out_and_missed_is_counted_by_hand():
     assert (at["missed"]["count"], at["missed"]["below"]) == (0, 2)
 
 
+def test_the_share_ruled_out_has_the_interval_of_a_binomial():
+    """One study per patient: the bootstrap of a share of n is the binomial's over n."""
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random(200), np.arange(200) % 2
+    block = run(table(scores, labels), frozen_at(0.3), resamples=4_000)
+    share = (scores[labels == 0] < 0.3).mean()
+    assert block["ruled_out"] == pytest.approx(share)
+    error = np.sqrt(share * (1 - share) / 100)
+    ends = block["ruled_out_low"], block["ruled_out_high"]
+    assert ends == pytest.approx(
+        (share - 1.96 * error, share + 1.96 * error), abs=0.015
+    )
+    none = run(table(), frozen_at(0.05), resamples=50)  # the exact one of 4 patients
+    assert (none["ruled_out"], none["ruled_out_low"]) == (0, 0)
+    assert none["ruled_out_high"] == pytest.approx(1 - 0.025 ** (1 / 4))
+    assert "ruled_out_low" not in run(table(), frozen_at(0.3))
+
+
 def test_the_threshold_is_that_of_the_validation_part():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200).astype(float)
