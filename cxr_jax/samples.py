@@ -19,8 +19,8 @@ FILE = "samples.npz"
 MOST_VIEWS = 4  # of a study that are shown
 HIT, MISS, ALARM = (
     "highest-scored positive",
-    "lowest-scored positive (miss)",
-    "highest-scored negative (false alarm)",
+    "lowest-scored positive",
+    "highest-scored negative",
 )
 
 

@@ -203,8 +203,8 @@ def _check_pair(
         _refuse(
             path,
             line,
-            f"film {pair[0]!r} is unknown; films of the dataset are allowed"
-            f" ({len(known)} of them)",
+            f"film {pair[0]!r} is unknown; allowed are {len(known)} names such as"
+            f" {min(known, default='')!r} (of studies, where studies are judged)",
         )
     if not pair[1]:
         _refuse(path, line, "no name in column 'reader'; every call needs its reader")

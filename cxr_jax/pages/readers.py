@@ -37,8 +37,8 @@ PROTOCOLS = {
         ),
     ),
 }
-# Protocols that rank, and what their reference is called.
-AREAS = (("majority", "majority"), ("truth", "truth"), ("panel", "panel"))
+# Protocols that rank.
+AREAS = (("majority", "truth"), ("panel",))  # a table each
 TIES = {
     "negative": "a positive needs a strict majority, so an even vote is negative",
     "positive": "an even vote is positive",
@@ -180,31 +180,30 @@ def _drawings(block: Block) -> list[str]:
 
 
 def _areas(block: Block) -> str:
-    """Both readings of one AUROC, and the reader curve."""
+    """Both readings of one AUROC, and the reader curve, by each protocol that ranks."""
+    shown = [[n for n in names if n in block["protocols"]] for names in AREAS]
+    return "".join(_areas_of(block, names) for names in shown if names)
+
+
+def _areas_of(block: Block, names: Sequence[str]) -> str:
     columns: list[tuple[str, Callable[[str], str]]] = []
-    for name, words in AREAS:
-        if name not in block["protocols"]:
-            continue
-        rocs = {
-            n: found["roc"]
-            for n, found in block["protocols"][name]["per_class"].items()
-        }
+    for name in names:
+        per_class = block["protocols"][name]["per_class"]
+        rocs = {n: found["roc"] for n, found in per_class.items()}
 
         def cell(label: str, key: str, rocs: Mapping[str, Block] = rocs) -> str:
             return tables.interval(rocs[label][key])
 
         groups = len(block["protocols"][name]["references"])
         if groups > 1:
+            columns.append((f"Model, {name}\npooled", lambda n, c=cell: c(n, "pooled")))
             columns.append(
-                (f"Model, {words}\npooled", lambda n, c=cell: c(n, "pooled"))
-            )
-            columns.append(
-                (f"Model, {words}\nmean of {groups}", lambda n, c=cell: c(n, "mean"))
+                (f"Model, {name}\nmean of {groups}", lambda n, c=cell: c(n, "mean"))
             )
         else:
-            columns.append((f"Model,\n{words}", lambda n, c=cell: c(n, "mean")))
+            columns.append((f"Model,\n{name}", lambda n, c=cell: c(n, "mean")))
         columns.append(
-            (f"Reader curve,\n{words}", lambda n, c=cell: c(n, "reader_area"))
+            (f"Reader curve,\n{name}", lambda n, c=cell: c(n, "reader_area"))
         )
     return _table(
         block,

@@ -286,7 +286,10 @@ def _own(evidence: Evidence, metric: str) -> list[tuple[str, Mapping[str, Block]
     found = study.get("majority", {}).get("per_class")
     if found:
         return [
-            (words, {n: one[metric][key] for n, one in found.items()})
+            (
+                f"{words} against\nother readers",
+                {n: f[metric][key] for n, f in found.items()},
+            )
             for words, key in (("readers", "average"), ("model", "model"))
         ]
     found = (evidence.main.get("decision") or {}).get("per_class") or {}
