@@ -268,10 +268,11 @@ def _named(names: Sequence[str], source: labelled.LabelSource) -> leakage.Films:
 def reference(source: labelled.LabelSource) -> str:
     """What the labels are, in the words that stand beside every figure."""
     file = epath.Path(source.file).name
+    own = {"mura": READ_LABELS, "phantom_bone": PHANTOM_TRUTH}
+    if (dataset := source.name.partition("/")[0]) in own:
+        return own[dataset]
     return {
         labelled.MINED: MINED_LABELS,
-        labelled.READ: READ_LABELS,
-        labelled.TRUE: PHANTOM_TRUTH,
         labelled.SIMULATED: "Reference: simulated labels with a report's errors, not the"
         " true state.",
         labelled.GIVEN: f"Reference: the labels of {file}, taken as they stand.",

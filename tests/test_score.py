@@ -610,6 +610,6 @@ def test_published_predictions_give_the_published_figures(
     ],
 )
 def test_labels_are_told_to_be_what_they_are(name, word):
-    kind = labelled.kind_of(name.partition("/")[0])
+    kind = labelled.SIMULATED if name.startswith("phantom") else labelled.MINED
     source = types.SimpleNamespace(name=name, file="records.csv", kind=kind)
     assert word in scoring.reference(source)

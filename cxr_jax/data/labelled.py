@@ -23,9 +23,6 @@ CHESTXRAY14 = "chestxray14"
 SET_APART = tuple(name for name in splits.SCHEMES if name.startswith("set_apart"))
 ABOUT = ("patient", "study", "age", "sex", "view")
 MINED, SIMULATED, GIVEN = "mined", "simulated", "given"
-READ, TRUE = "read", "true"
-# Of datasets whose labels are neither mined nor simulated with a report's errors.
-KINDS = {"mura": READ, "phantom_bone": TRUE}
 # A film of ChestX-ray14: eight digits of the patient, then the number of the film.
 FILM_NAME = re.compile(r"(\d{8})_\d{3}\.png")
 
@@ -40,8 +37,7 @@ class LabelSource:
         version: of the dataset; empty for a file.
         file: the table that was read.
         sha256: of its bytes.
-        kind: ``MINED`` from reports, ``READ`` by a radiologist, ``SIMULATED`` with a
-            report's errors, the ``TRUE`` state of phantoms, or ``GIVEN`` by a file.
+        kind: ``MINED`` from reports, ``SIMULATED``, or ``GIVEN`` by a file.
     """
 
     records: Records
@@ -208,20 +204,15 @@ def _from_dataset(labels: str, data_dir: epath.Path) -> LabelSource:
             f"{path}: not the table that {manifests.NAME} names (SHA-256 or number of"
             " rows); build the dataset again"
         )
+    simulated = manifest.dataset.startswith("phantom")
     return LabelSource(
         records=records,
         name=manifest.name,
         version=manifest.version,
         file=str(path),
         sha256=digest,
-        kind=kind_of(manifest.dataset),
+        kind=SIMULATED if simulated else MINED,
     )
-
-
-def kind_of(dataset: str) -> str:
-    """What the labels of a dataset are."""
-    usual = SIMULATED if dataset.startswith("phantom") else MINED
-    return KINDS.get(dataset, usual)
 
 
 def _only_config(name: str, data_dir: epath.Path) -> str:
