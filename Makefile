@@ -41,7 +41,7 @@ run: $(VENV)/.core
 	  --workdir=$(WORKDIR) --data_dir=$(DATA_DIR)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.test
 	$(BIN)/python -m pytest -m "long and not gpu"

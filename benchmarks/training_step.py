@@ -19,6 +19,8 @@ from cxr_jax.types import Batch
 PHASE = {
     "epochs": 1.0,
     "freeze": (),
+    "thaw": (),
+    "begin": "last",
     "optimizer": {"name": "cxr_jax.optim.adam"},
     "optimizer_at_switch": "reset",
     "schedule": {"name": "cxr_jax.optim.constant"},

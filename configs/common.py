@@ -122,7 +122,9 @@ def phase(**changes: object) -> dict[str, object]:
     """One phase of training: what is frozen, the optimizer, the schedule."""
     default: dict[str, object] = {
         "epochs": 1.0,
-        "freeze": (),  # name patterns, such as "backbone/*"
+        "freeze": (),  # name patterns, such as "backbone/*"; norms keep their statistics
+        "thaw": (),  # patterns of those that train nevertheless, such as "*norm*"
+        "begin": "last",  # or best: with the weights of the best validation so far
         "optimizer": {"name": "cxr_jax.optim.adam"},
         "optimizer_at_switch": "reset",  # or carry
         "schedule": {"name": "cxr_jax.optim.constant"},

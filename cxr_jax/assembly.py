@@ -145,7 +145,7 @@ def summary(config: config_dict.ConfigDict) -> str:
     task = configs.build(config.task)
     model = ModelDef.of(task.create)
     params, rest = flatten(model.params), flatten(model.rest)
-    frozen = optim.partition(params, config.phases[0]["freeze"])[1]
+    frozen = optim.partition(params, config.phases[0])[1]
     lines = [f"{name:60} {x.shape!s:>20} {x.size:>12,}" for name, x in params.items()]
     count = {
         "parameters": params,

@@ -159,6 +159,11 @@ def finalize(config: config_dict.ConfigDict) -> None:
     for number, phase in enumerate(config.phases):
         if phase["epochs"] <= 0:
             raise ConfigError(f"phases.{number}.epochs={phase['epochs']}: must be > 0")
+        if phase["begin"] not in ("last", "best")[: number + 1]:
+            raise ConfigError(
+                f"phases.{number}.begin={phase['begin']!r}: last or best; the first phase"
+                " has no best before it"
+            )
     if config.checkpoint.mode not in ("min", "max"):
         raise ConfigError(f"checkpoint.mode={config.checkpoint.mode!r}: min or max")
 

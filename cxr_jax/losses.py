@@ -9,6 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cxr_jax.errors import ConfigError
+
+# What the α of the focal loss may do.
+ALPHA = ("balanced", "constant", "none")
+
 
 def bce(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Binary cross-entropy, ``-y ln p - (1 - y) ln(1 - p)``.
@@ -55,24 +60,38 @@ def focal(
     *,
     gamma: float,
     alpha: float | None = None,
-    balanced: bool = True,
+    treatment: str = "balanced",
 ) -> jax.Array:
     """Focal loss, ``-α₊ y (1 - p)^γ ln p - α₋ (1 - y) p^γ ln(1 - p)``.
+
+    =============  ===========  ====================================================
+    ``treatment``  α₊, α₋       who reads it so
+    =============  ===========  ====================================================
+    ``balanced``   α, 1 - α     Lin et al., equation 5; optax
+    ``constant``   α, α         Lin et al., equation 4 times a constant; the formula of
+                                the attention-fusion report
+    ``none``       1, 1         Keras, which has an α and leaves it out by default
+    =============  ===========  ====================================================
 
     Args:
         logits: any shape.
         labels: same shape, in [0, 1].
         gamma: focusing exponent ≥ 0; 0 gives the weighted cross-entropy.
         alpha: in [0, 1]; None weighs both sides with 1.
-        balanced: True takes α₊ = α and α₋ = 1 - α; False takes α for both.
+        treatment: what α does, see above.
 
     Returns:
         Same shape, ≥ 0.
 
+    Raises:
+        ConfigError: another treatment.
+
     Reference: Lin et al., Focal loss for dense object detection, ICCV 2017, equation 5.
     """
-    a_pos = 1.0 if alpha is None else alpha
-    a_neg = 1.0 - a_pos if balanced and alpha is not None else a_pos
+    if treatment not in ALPHA:
+        raise ConfigError(f"focal: treatment={treatment!r}: {', '.join(ALPHA)}")
+    a_pos = 1.0 if alpha is None or treatment == "none" else alpha
+    a_neg = 1.0 - a_pos if treatment == "balanced" and alpha is not None else a_pos
     positive, negative = _nll(logits)
     # (1 - p)^γ = exp(γ ln(1 - p)): no power of a number that rounds to zero.
     easy_positive, easy_negative = (

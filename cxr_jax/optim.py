@@ -183,21 +183,34 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def partition(params: Arrays, freeze: tuple[str, ...]) -> tuple[Arrays, Arrays]:
-    """Trainable and frozen parameters.
+def partition(params: Arrays, phase: Mapping[str, Any]) -> tuple[Arrays, Arrays]:
+    """Trainable and frozen parameters of a phase.
+
+    Args:
+        params: all of the network.
+        phase: ``freeze``: name patterns; ``thaw``: patterns of those that train all the
+            same.
 
     Raises:
-        ConfigError: a pattern of ``freeze`` that names no parameter, or no parameter
-            left to train.
+        ConfigError: a pattern of ``freeze`` that names no parameter, one of ``thaw`` that
+            names no frozen one, or no parameter left to train.
     """
-    for pattern in freeze:
-        if not any(matches(name, (pattern,)) for name in params):
-            raise ConfigError(
-                f"freeze={pattern!r} matches no parameter; names look like "
-                f"{', '.join(sorted(params)[:3])}"
-            )
+    freeze, thaw = phase["freeze"], phase["thaw"]
+    _check_patterns("freeze", freeze, params)
     frozen = {k: v for k, v in params.items() if matches(k, freeze)}
+    _check_patterns("thaw", thaw, frozen)
+    frozen = {k: v for k, v in frozen.items() if not matches(k, thaw)}
     trainable = {k: v for k, v in params.items() if k not in frozen}
     if not trainable:
         raise ConfigError(f"freeze={freeze!r} leaves no parameter to train")
     return trainable, frozen
+
+
+def _check_patterns(key: str, patterns: tuple[str, ...], params: Arrays) -> None:
+    for pattern in patterns:
+        if not any(matches(name, (pattern,)) for name in params):
+            what = "frozen parameter" if key == "thaw" else "parameter"
+            names = ", ".join(sorted(params)[:3]) or "nothing"
+            raise ConfigError(
+                f"{key}={pattern!r} matches no {what}; names look like {names}"
+            )

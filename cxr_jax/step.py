@@ -69,8 +69,8 @@ class Trainer:
     Attributes:
         task: the task.
         mesh: devices, one axis ``data``.
-        phases: one mapping per phase: ``epochs``, ``freeze``, ``optimizer``,
-            ``schedule``, ``learning_rate``, ``clip_norm``, ``optimizer_at_switch``,
+        phases: one mapping per phase: ``epochs``, ``freeze``, ``thaw``, ``begin``
+            (``last`` or ``best``), ``optimizer``, ``schedule``, ``learning_rate``, ``clip_norm``, ``optimizer_at_switch``,
             ``stop_after`` (validations without improvement; 0 for never).
         plateau: arguments of the plateau schedule.
         augment: ``(batch, seed) → batch``, on the device.
@@ -112,7 +112,7 @@ class Trainer:
         since: dict[str, int] = {}
         for number in range(phase + 1):
             spec = self.phases[number]
-            trainable, _ = optim.partition(params, spec["freeze"])
+            trainable, _ = optim.partition(params, spec)
             known = since if spec["optimizer_at_switch"] == "carry" else {}
             since = {name: known.get(name, number) for name in trainable}
         return since
@@ -157,7 +157,7 @@ class Trainer:
     def _init(self, phase: int) -> TrainState:
         key = jax.random.key(self.seed)
         params, rest = self.model_def.init(self.task.create, jax.random.fold_in(key, 0))
-        trainable, _ = optim.partition(params, self.phases[phase]["freeze"])
+        trainable, _ = optim.partition(params, self.phases[phase])
         return TrainState(
             step=jnp.int32(0),
             phase=jnp.int32(phase),
@@ -182,7 +182,7 @@ class Trainer:
         return jax.jit(lambda s: self._enter(phase, s), out_shardings=whole)(state)
 
     def _enter(self, phase: int, state: TrainState) -> TrainState:
-        trainable, _ = optim.partition(state.params, self.phases[phase]["freeze"])
+        trainable, _ = optim.partition(state.params, self.phases[phase])
         opt_state = self.transformation(phase, state.params).init(trainable)
         if self.phases[phase]["optimizer_at_switch"] == "carry":
             opt_state = optim.carry(opt_state, state.opt_state)
@@ -207,8 +207,7 @@ class Trainer:
     def _step(
         self, phase: int, state: TrainState, batch: Batch
     ) -> tuple[TrainState, Metrics]:
-        freeze = self.phases[phase]["freeze"]
-        trainable, frozen = optim.partition(state.params, freeze)
+        trainable, frozen = optim.partition(state.params, self.phases[phase])
         batch = self.augment(batch, self.seed)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         gradients, rest, loss = self._gradients(trainable, frozen, state, batch, key)
@@ -243,7 +242,8 @@ class Trainer:
         """Gradient of the loss over the whole global batch, in micro-batches."""
 
         def loss_of(trainable: Arrays, rest: Arrays, batch: Batch, key: jax.Array):
-            model = self.model_def.merge({**trainable, **frozen}, rest)
+            params = {**trainable, **frozen}
+            model = self.model_def.merge(params, rest, frozen=frozen)
             loss = self.task.loss(model, batch, key=key, step=state.step)
             return loss, self.model_def.split(model)[1]
 

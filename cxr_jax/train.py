@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cxr_jax.checkpoint import Checkpoints
+from cxr_jax.errors import CheckpointError
 from cxr_jax.logbook import Logbook
 from cxr_jax.preemption import Stopped, Stopper
 from cxr_jax.step import Trainer, TrainState
@@ -132,7 +133,7 @@ def fit(
         around.stopper.end()
         if phase + 1 == len(trainer.phases):
             return state
-        state = trainer.next_phase(state)
+        state = loop.next_phase(state)
 
 
 class _Loop:
@@ -166,6 +167,28 @@ class _Loop:
         """Whether the phase's patience is over."""
         limit = self._trainer.phases[int(state.phase)]["stop_after"]
         return bool(limit) and int(state.stale) >= limit
+
+    def next_phase(self, state: TrainState) -> TrainState:
+        """The state at the beginning of the next phase.
+
+        Raises:
+            CheckpointError: it begins with the best weights, and they cannot be read.
+        """
+        trainer, best = self._trainer, int(state.best_step)
+        begin = trainer.phases[int(state.phase) + 1]["begin"]
+        if begin == "best" and best not in (-1, int(state.step)):
+            found = self._around.best.restore(
+                lambda meta: trainer.abstract(meta["phase"]), step=best
+            )
+            if found is None:
+                raise CheckpointError(
+                    f"the next phase begins with the best weights, of step {best}, and"
+                    f" {self._around.best.folder} has none: start in a new workdir"
+                )
+            state = dataclasses.replace(
+                state, params=found.state.params, rest=found.state.rest
+            )
+        return trainer.next_phase(state)
 
     def after_step(
         self, state: TrainState, step: int, metrics: Mapping[str, Any]

@@ -22,6 +22,20 @@ jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+# Files that take longest, longest first: a file goes to one worker whole, and whoever meets
+# one of these last would keep the other worker waiting.
+HEAVY = (
+    *("test_resume", "test_real_films", "test_predict", "test_topology", "test_step"),
+    *("test_by_study", "test_score", "test_disparity", "test_subgroups", "test_strict"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Heavy files first; else the order stays."""
+    place = {name: number for number, name in enumerate(HEAVY)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(HEAVY)))
+
+
 @pytest.fixture(scope="session")
 def real_dir() -> pathlib.Path:
     """Folder of real films, tables and predictions; they are never part of the project."""

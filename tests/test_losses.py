@@ -4,10 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
+import optax
 import pytest
 
 from cxr_jax import losses
+from cxr_jax.errors import ConfigError
 
 LOGITS = np.linspace(-12, 12, 97, dtype=np.float32)
 PAIRS = np.array([(z, y) for z in LOGITS for y in (0.0, 1.0)], np.float32)
@@ -99,10 +102,41 @@ def test_focus_takes_weight_from_easy_elements_only():
     assert ratio(hard, one) > 0.9 * losses.bce(hard, one)
 
 
-def test_constant_alpha_weighs_both_sides_alike():
-    found = losses.focal(Z, Y, gamma=2.0, alpha=0.25, balanced=False)
-    expected = 0.25 * losses.focal(Z, Y, gamma=2.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+@pytest.mark.parametrize(
+    ("treatment", "a_pos", "a_neg"),
+    [("balanced", 0.25, 0.75), ("constant", 0.25, 0.25), ("none", 1.0, 1.0)],
+)
+def test_alpha_has_three_readings(treatment, a_pos, a_neg):
+    found = losses.focal(Z, Y, gamma=2.0, alpha=0.25, treatment=treatment)
+    expected = formula(Z, Y, a_pos=a_pos, a_neg=a_neg, g_pos=2, g_neg=2)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-7)
+
+
+def test_focal_loss_equals_that_of_optax():
+    found = losses.focal(Z, Y, gamma=2.0, alpha=0.25)
+    expected = optax.losses.sigmoid_focal_loss(Z, Y, alpha=0.25, gamma=2.0)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("balancing", "ours"), [(True, "balanced"), (False, "none")])
+def test_focal_loss_equals_that_of_keras(balancing, ours):
+    # Where Keras does not clip: it works on probabilities.
+    near = np.abs(Z) < 8
+    loss = keras.losses.BinaryFocalCrossentropy(
+        apply_class_balancing=balancing,
+        alpha=0.25,
+        gamma=2.0,
+        from_logits=True,
+        reduction=None,
+    )
+    expected = loss(Y[near, None], Z[near, None])
+    found = losses.focal(Z[near], Y[near], gamma=2.0, alpha=0.25, treatment=ours)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_another_treatment_of_alpha_is_refused():
+    with pytest.raises(ConfigError, match="balanced, constant, none"):
+        losses.focal(Z, Y, gamma=2.0, treatment="both")
 
 
 def test_weights_may_differ_by_class():

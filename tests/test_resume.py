@@ -18,6 +18,7 @@ def finish(faulty, workdir, **how):
     return done
 
 
+@pytest.mark.long
 def test_kills_and_a_flipped_bit(
     faulty, tmp_path, unbroken, passport, committed, flip_bit
 ):
@@ -86,6 +87,7 @@ def test_a_full_disk_is_said_and_what_was_saved_is_kept(
     assert passport(tmp_path) == unbroken()
 
 
+@pytest.mark.long
 def test_a_small_tmpfs_fills_up(faulty, tmp_path, unbroken, passport):
     folder = tmp_path / "small"
     folder.mkdir()

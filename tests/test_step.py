@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from cxr_jax import sharding
+from cxr_jax import objective, sharding
 from cxr_jax.errors import ConfigError
 from cxr_jax.step import Trainer
 from cxr_jax.tasks.classify import Classify
@@ -176,6 +176,44 @@ def test_frozen_parameters_do_not_move_and_have_no_moments():
         assert np.any(value != before[name]) == name.startswith("head/"), name
     shapes = {np.shape(x) for x in jax.tree.leaves(after.opt_state)}
     assert before["backbone/stem/kernel"].shape not in shapes
+
+
+def norms(state):
+    return {k: np.asarray(v) for k, v in state.rest.items() if k.endswith("/mean")}
+
+
+@pytest.mark.parametrize(
+    ("thaw", "moves"),
+    [((), ()), (("backbone/*norm*",), ("norm",)), (("*/stem_norm/*",), ("stem_norm",))],
+)
+def test_a_frozen_norm_keeps_its_statistics_and_a_thawed_one_does_not(thaw, moves):
+    subject = trainer(phases=(common.phase(freeze=("backbone/*",), thaw=thaw),))
+    start = subject.init()
+    before, scales = norms(start), dict(start.params)
+    scales = {k: np.asarray(v) for k, v in scales.items() if k.endswith("/scale")}
+    after, _ = run(subject, 2)
+    for name, value in norms(after).items():
+        assert np.any(value != before[name]) == any(m in name for m in moves), name
+    for name, value in scales.items():
+        moved = np.any(np.asarray(after.params[name]) != value)
+        assert moved == any(m in name for m in moves), name
+
+
+def test_a_frozen_backbone_reads_films_as_an_evaluation_does():
+    # The head's gradient is then of the very features that validation sees.
+    subject = trainer(phases=(common.phase(freeze=("backbone/*",)),))
+    batch = films(0)
+    state = subject.init()
+    model = subject.model_def.merge(state.params, state.rest)
+    expected = objective.total(subject.task.loss(model, batch, key=None, step=0))
+    _, losses = run(subject, 1, batches=lambda _: batch)
+    np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
+
+
+def test_thawing_what_is_not_frozen_is_refused():
+    phase = common.phase(freeze=("head/*",), thaw=("backbone/*",))
+    with pytest.raises(ConfigError, match="no frozen parameter"):
+        trainer(phases=(phase,)).init()
 
 
 def test_an_unknown_name_to_freeze_is_refused():

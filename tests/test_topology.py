@@ -44,6 +44,7 @@ def test_one_and_four_devices_see_the_same_films_and_start_alike(toy, tmp_path):
     np.testing.assert_allclose(one["losses"][0], four["losses"][0], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_in_float64_twenty_steps_agree_to_1e_8(toy, tmp_path):
     one, four = (steps(toy, tmp_path, devices, 20, "double") for devices in (1, 4))
     np.testing.assert_allclose(one["losses"], four["losses"], rtol=1e-8)

@@ -69,12 +69,13 @@ class Watch:
         self.lines.append((step, split))
 
 
-def run(folder, subject, values, batches=films, state=None):
+def run(folder, subject, values, batches=films, state=None, keep=lambda state: None):
     """Fits with a validation that returns the given values in turn."""
     watch, seen = Watch(), []
 
     def validate(state):
         seen.append(int(state.step))
+        keep(state)
         return {"loss": values[len(seen) - 1]}
 
     def stream(step):
@@ -119,6 +120,35 @@ def test_every_epoch_is_validated_and_the_best_is_kept(tmp_path):
 def test_patience_ends_a_phase(tmp_path):
     _, watch, seen = run(tmp_path, trainer(stop_after=2), [0.5, 0.6, 0.7, 0.8])
     assert seen == [3, 6, 9] and watch.steps[-1] == 9
+
+
+@pytest.mark.parametrize(("begin", "step"), [("best", 3), ("last", 6)])
+def test_a_phase_begins_with_the_last_weights_or_the_best(tmp_path, begin, step):
+    still = common.phase(begin=begin, learning_rate=0.0)
+    phases = (common.phase(epochs=2.0), still)
+    subject = dataclasses.replace(trainer(), phases=phases)
+    # Step 6 is saved before the switch and is the state of the last step of phase 0.
+    seen = {}
+
+    def keep(found):
+        seen[int(found.step)] = jax.tree.map(np.asarray, found.params)
+
+    state, _, _ = run(tmp_path, subject, [0.5, 0.9, 0.9], keep=keep)
+    assert int(state.step) == 9
+    for name, value in state.params.items():
+        np.testing.assert_array_equal(value, seen[step][name])
+    assert any(np.any(seen[3][name] != seen[6][name]) for name in seen[3])
+
+
+def test_a_phase_that_begins_with_the_best_resumes_from_before_the_switch(tmp_path):
+    phases = (common.phase(epochs=2.0), common.phase(begin="best"))
+    subject = dataclasses.replace(trainer(), phases=phases)
+    whole, _, _ = run(tmp_path, subject, [0.5, 0.9, 0.9])
+    latest = Checkpoints(tmp_path / "latest", keep=2)
+    before = latest.restore(lambda meta: subject.abstract(meta["phase"]), step=6)
+    latest.close()
+    again, _, seen = run(tmp_path, subject, [0.9], state=before.state)
+    assert seen == [9] and sha256(again) == sha256(whole)
 
 
 def test_a_finished_run_does_nothing_more(tmp_path):

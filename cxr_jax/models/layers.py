@@ -113,8 +113,9 @@ class BatchNorm(nnx.Module):
     """Batch normalisation whose moments may be given, ``(x - μ) / √(σ² + ε) · γ + β``.
 
     The mode is the attribute ``use_running_average``, set by ``nnx.view`` or ``eval()``;
-    a new layer reads, so that a model made in a notebook does too. Statistics and the
-    arithmetic are float32 at least; only the result has the type of ``x``.
+    a new layer reads, so that a model made in a notebook does too, and a ``frozen`` one
+    does in any mode. Statistics and the arithmetic are float32 at least; only the result
+    has the type of ``x``.
 
     Args:
         features: number of features.
@@ -143,6 +144,7 @@ class BatchNorm(nnx.Module):
         self.momentum = momentum
         self.epsilon = epsilon
         self.use_running_average = True
+        self.frozen = False
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """What ``nnx.view`` calls to set the mode of a view."""
@@ -156,7 +158,7 @@ class BatchNorm(nnx.Module):
             x: features.
             moments: ``Moments.of(x)`` where they are known already; ignored when reading.
         """
-        if self.use_running_average:
+        if self.use_running_average or self.frozen:
             moments = Moments(self.mean[...], self.var[...])
         else:
             moments = Moments.of(x) if moments is None else moments

@@ -6,11 +6,13 @@ nothing outside this file depends on how ``nnx`` nests its state.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 from flax import nnx
+
+from cxr_jax.models.layers import BatchNorm
 
 Arrays = dict[str, jax.Array]
 
@@ -46,14 +48,27 @@ class ModelDef:
         _, params, rest = nnx.split(model, nnx.Param, ...)
         return flatten(params), flatten(rest)
 
-    def merge(self, params: Arrays, rest: Arrays) -> nnx.Module:
+    def merge(
+        self, params: Arrays, rest: Arrays, *, frozen: Collection[str] = ()
+    ) -> nnx.Module:
         """The model that holds these arrays.
 
         The copy keeps the arrays apart from the tracers of an enclosing ``jax.grad``:
         batch norm could otherwise not write its statistics.
+
+        Args:
+            params: name → parameter.
+            rest: name → other state.
+            frozen: names of parameters that do not train. A batch norm whose scale is
+                among them reads its statistics whatever the mode, and keeps them.
         """
         states = _unflatten(self.params, params), _unflatten(self.rest, rest)
-        return nnx.merge(self.graphdef, *states, copy=True)
+        model = nnx.merge(self.graphdef, *states, copy=True)
+        for path, module in nnx.iter_modules(model) if frozen else ():
+            if isinstance(module, BatchNorm):
+                name = "/".join(map(str, (*path, "scale")))
+                module.frozen = name in frozen
+        return model
 
 
 def flatten(tree: Any) -> Arrays:
