@@ -5,7 +5,7 @@ one pass down the ranking gives both metrics of all classes for a whole chunk of
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import jax
@@ -147,6 +147,29 @@ def draw_weights(key: jax.Array, units: int) -> jax.Array:
     return jnp.zeros(units, jnp.float32).at[drawn].add(1)
 
 
+def weights_in_chunks(
+    key: jax.Array, units: int, *, resamples: int, chunk: int = 512
+) -> Iterator[jax.Array]:
+    """Weights of all resamples, a chunk after the other.
+
+    They are drawn by a program of their own, which is compiled once per number of units:
+    what is then made of them has a shape, and a program, per table.
+
+    Args:
+        key: of the whole bootstrap; resample r depends on (key, r) only.
+        units: number of units.
+        resamples: R, at least 1.
+        chunk: resamples at a time; the last chunk is as long, whatever R.
+
+    Yields:
+        float32 ``[chunk, units]``.
+    """
+    chunk = min(chunk, resamples)
+    for start in range(0, resamples, chunk):
+        numbers = np.arange(start, start + chunk, dtype=np.uint32)
+        yield _drawn(key, numbers, units=units)
+
+
 def weighted_metrics(ranking: Ranking, weights: jax.Array) -> Resampled:
     """AUROC and average precision of weighted films, ties exact.
 
@@ -214,12 +237,10 @@ def bootstrap(
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
-    chunk = min(chunk, resamples)
-    chunks = -(-resamples // chunk)
-    numbers = jnp.arange(chunks * chunk, dtype=jnp.uint32).reshape(chunks, chunk)
     ranking = rank_films(scores, labels, units)
-    found = jax.device_get(_run(key, ranking, numbers, units=units.count))
-    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:resamples], found)
+    drawn = weights_in_chunks(key, units.count, resamples=resamples, chunk=chunk)
+    parts = [jax.device_get(_measured(ranking, weights)) for weights in drawn]
+    return jax.tree.map(lambda *x: np.concatenate(x)[:resamples], *parts)
 
 
 def percentile_interval(values: np.ndarray, *, confidence: float = 0.95) -> Interval:
@@ -242,14 +263,15 @@ def percentile_interval(values: np.ndarray, *, confidence: float = 0.95) -> Inte
     return Interval(low=float(low), high=float(high), discarded=discarded)
 
 
-@partial(jax.jit, static_argnames="units")
-def _run(key, ranking, numbers, *, units):
-    def chunk(number):
-        keys = jax.vmap(partial(jax.random.fold_in, key))(number)
-        weights = jax.vmap(partial(draw_weights, units=units), out_axes=1)(keys)
-        return weighted_metrics(ranking, weights)
+@jax.jit
+def _measured(ranking: Ranking, weights: jax.Array) -> Resampled:
+    return weighted_metrics(ranking, weights.T)
 
-    return lax.map(chunk, numbers)
+
+@partial(jax.jit, static_argnames="units")
+def _drawn(key: jax.Array, numbers: jax.Array, *, units: int) -> jax.Array:
+    keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+    return jax.vmap(partial(draw_weights, units=units))(keys)
 
 
 def _add(total: tuple[jax.Array, jax.Array], term: jax.Array):

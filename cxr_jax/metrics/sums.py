@@ -5,7 +5,6 @@ then one row of weights times a matrix: all resamples and columns together are o
 """
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -63,11 +62,12 @@ def resample_sums(
     Returns:
         float32 ``[R, ...]`` on the host.
     """
-    chunk = min(chunk, resamples)
-    chunks = -(-resamples // chunk)
-    numbers = jnp.arange(chunks * chunk, dtype=jnp.uint32).reshape(chunks, chunk)
-    found = _run(key, sums.reshape(len(sums), -1), numbers)
-    return np.asarray(jax.device_get(found)).reshape(-1, *sums.shape[1:])[:resamples]
+    flat = sums.reshape(len(sums), -1)
+    drawn = bootstrap.weights_in_chunks(
+        key, len(sums), resamples=resamples, chunk=chunk
+    )
+    parts = [np.asarray(_summed(weights, flat)) for weights in drawn]
+    return np.concatenate(parts)[:resamples].reshape(-1, *sums.shape[1:])
 
 
 def bounds(values: np.ndarray) -> Bounds:
@@ -112,13 +112,6 @@ def bounds_of_rate(value: float, values: np.ndarray, patients: int) -> Bounds:
 
 
 @jax.jit
-def _run(key: jax.Array, sums: jax.Array, numbers: jax.Array) -> jax.Array:
-    units = sums.shape[0]
-
-    def chunk(number: jax.Array) -> jax.Array:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(number)
-        weights = jax.vmap(partial(bootstrap.draw_weights, units=units))(keys)
-        # Counts stay whole numbers: no accelerator may round them on the way.
-        return jnp.matmul(weights, sums, precision=lax.Precision.HIGHEST)
-
-    return lax.map(chunk, numbers)
+def _summed(weights: jax.Array, sums: jax.Array) -> jax.Array:
+    # Counts stay whole numbers: no accelerator may round them on the way.
+    return jnp.matmul(weights, sums, precision=lax.Precision.HIGHEST)
