@@ -14,6 +14,7 @@ CORE = [
     "numpy>=2.0",
     "scipy>=1.13",
     "scikit-learn>=1.5",
+    "iterative-stratification>=0.1.9",
     "ml-collections>=1.1",
     "opencv-python-headless>=4.10",
     "pillow>=11.0",

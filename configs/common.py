@@ -19,6 +19,7 @@ def base() -> config_dict.ConfigDict:
     c.data.scheme = "patient_disjoint"  # see cxr_jax.data.splits
     c.data.split_seed = 0  # of the schemes that draw
     c.data.fractions = (0.7, 0.1, 0.2)  # train, val, test; of the schemes that draw
+    c.data.patients = 1.0  # share that is used; of random_patient and stratified
     c.data.holdout = 420  # films, of the schemes that set some apart
     c.data.holdout_from = ""  # a listed part to draw them from; empty for all films
     c.data.oversample = config_dict.ConfigDict()

@@ -126,7 +126,12 @@ def split_of(
     *,
     required: Sequence[str] | None = None,
 ) -> splits.Split:
-    """A dataset by a scheme, with the seed and the shares of a config."""
+    """A dataset by a scheme, with the seed and the shares of a config.
+
+    The share of patients is that of the run's own scheme, and of others that take one:
+    films of a list are all of them.
+    """
+    takes = scheme == config.data.scheme or scheme in splits.SAMPLING
     return splits.split_records(
         dataset.records,
         scheme,
@@ -136,5 +141,6 @@ def split_of(
         fractions=config.data.fractions,
         holdout=config.data.holdout,
         holdout_from=config.data.holdout_from,
+        patients=config.data.patients if takes else 1.0,
         required=required,
     )

@@ -13,6 +13,7 @@ from etils import epath
 from cxr_jax.errors import ConfigError
 from cxr_jax.pages import (
     adjudicated,
+    balance,
     comparison,
     figures,
     html,
@@ -279,6 +280,7 @@ def _split(evidence: Evidence) -> str:
         "Parts and split passport",
         tables.parts_table(evidence.results),
         tables.passport_table(evidence.passport) if evidence.passport else "",
+        balance.table(evidence.passport),
     )
 
 

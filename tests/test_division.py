@@ -96,6 +96,21 @@ def test_set_apart_is_divided_by_the_config():
     assert found.notes("test") == ()
 
 
+def test_a_share_of_the_patients_is_drawn_for_schemes_that_take_one():
+    changes = {"data.scheme": "stratified", "data.patients": 0.5}
+    where = {"eval.splits": ("official/test",), "eval.allow_seen": True}
+    found = divide(**changes, **where)
+    passport = found.split.passport
+    assert sum(part["patients"] for part in passport["parts"].values()) == 50
+    assert (passport["patients"], passport["left_out"]) == (0.5, 150)
+    # A list is what it is, whatever the run was made with.
+    assert found.named("official/test")[0].passport["parts"]["test"]["images"] == 60
+    assert found.named("stratified/test")[0] is found.split
+    assert found.named("random_patient/test")[0].passport["left_out"] == 150
+    with pytest.raises(DataError, match="'patient_disjoint' takes all patients"):
+        divide(**{"data.patients": 0.5})
+
+
 @pytest.mark.parametrize("name", ["tset", "moon/test"])
 def test_unknown_parts_are_refused_at_once(name):
     with pytest.raises(DataError, match=f"eval.splits='{name}' is no part"):

@@ -483,6 +483,24 @@ def test_films_set_apart_are_those_of_the_config_or_the_run(case, capsys):
     assert "has no config.json of a run" in capsys.readouterr().err
 
 
+def test_a_stratified_part_is_that_of_the_config(case):
+    every = [[i, *p] for i, p in zip(case.ids, case.good, strict=True)]
+    case.write("all.csv", ["id", *CLASSES], every)
+
+    def films(split, *more):
+        flags = [f"--split={split}", "--allow_extra", *more]
+        assert case.run(*flags, predictions="all.csv", resamples=0) == 0
+        return json.loads((case.root / "out" / "split.json").read_text())
+
+    config = f"--config={write_config(case, scheme='stratified', patients=0.5)}"
+    half, whole = films("stratified/test", config), films("stratified/test")
+    assert (half["patients"], whole["patients"]) == (0.5, 1.0)
+    assert half["left_out"] > 0 == whole["left_out"]
+    assert half["balance"]["targets"]["test"] == 0.2
+    # Films of a list are all of them.
+    assert "patients" not in films("patient_disjoint/test", config)
+
+
 def readers_of(case, films):
     rows = [
         [case.ids[k], who, *(case.labels[k] ^ (k % n == 0))]

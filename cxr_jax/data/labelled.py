@@ -119,12 +119,14 @@ class Drawing:
         fractions: shares of train, val and test.
         holdout: films that are set apart; None where nobody said.
         holdout_from: a listed part to draw them from; empty for all films.
+        patients: share of patients that is used; of the schemes that take one.
     """
 
     split_seed: int = 0
     fractions: tuple[float, ...] = splits.FRACTIONS
     holdout: int | None = None
     holdout_from: str = ""
+    patients: float = 1.0
 
 
 def take_part(
@@ -160,6 +162,8 @@ def take_part(
         )
     if scheme:
         shares = dataclasses.asdict(drawing)
+        if scheme not in splits.SAMPLING:
+            del shares["patients"]
         found = splits.split_records(
             records,
             scheme,

@@ -7,6 +7,8 @@
 ``released``                the release's own train and val lists; a test part need not
                             be there
 ``random_patient``          patients drawn by seed
+``stratified``              patients drawn by seed, so that every part has its share of
+                            each label (``data.stratify``)
 ``set_apart``               ``holdout`` films drawn first, for testing; other films of
                             their patients left out; the rest divided by patient into
                             train and val. The stand-in for CheXNet's unpublished 420
@@ -16,8 +18,8 @@
                             test; kept to measure how much that flatters
 ==========================  ==========================================================
 
-What is drawn depends on names and seed alone (SHA-256), not on a random generator whose
-stream may change between versions of a library.
+What is drawn depends on names and seed alone (``data.draws``); for ``stratified`` on
+labels too, and on the version of a library.
 """
 
 import dataclasses
@@ -27,11 +29,22 @@ from typing import Any
 
 import numpy as np
 
+from cxr_jax.data.balance import balance
 from cxr_jax.data.records import Records
+from cxr_jax.data.schemes import (
+    FRACTIONS,
+    LEAKING,
+    LISTED,
+    PARTS,
+    SAMPLING,
+    SCHEMES,
+    SET_APART,
+    WITHOUT_TEST,
+    Draw,
+    names_of_parts,
+)
 from cxr_jax.errors import DataError
 
-PARTS = ("train", "val", "test")
-FRACTIONS = (0.7, 0.1, 0.2)
 # Films of CheXNet's test set.
 HOLDOUT = 420
 # Stands beside every figure on a validation part.
@@ -51,7 +64,9 @@ class Split:
             (None where nothing is drawn), ``parts`` (images, patients, sha256 of the
             newline-joined sorted ids), ``patient_overlap`` (patients in more than one
             part), ``left_out`` (films in no part). Where films are set apart, also
-            ``holdout``: how many, and ``holdout_from``: among which.
+            ``holdout``: how many, and ``holdout_from``: among which. Of the schemes in
+            ``SAMPLING`` ``patients``: the share of patients that is used; of
+            ``stratified`` ``balance`` (``data.balance``).
     """
 
     parts: dict[str, np.ndarray]
@@ -68,6 +83,7 @@ def split_records(
     fractions: Sequence[float] = FRACTIONS,
     holdout: int = HOLDOUT,
     holdout_from: str = "",
+    patients: float = 1.0,
     required: Sequence[str] | None = None,
 ) -> Split:
     """Divides a dataset by a named scheme.
@@ -85,6 +101,9 @@ def split_records(
         holdout_from: a listed part to draw them from, such as
             ``patient_disjoint/test``: where readers were asked about those films alone.
             Empty for all films, as CheXNet drew its 420 from the general set.
+        patients: share of patients that is used at all, in (0, 1], drawn by seed before
+            anything else; films of the others are left out. Below 1 for the schemes in
+            ``SAMPLING`` alone.
         required: parts that must hold at least one film; all that the scheme has unless
             given.
 
@@ -92,49 +111,31 @@ def split_records(
         The parts and the passport.
 
     Raises:
-        DataError: unknown scheme, fractions that are none, a scheme that the dataset has
-            no list for, too few films to set apart, a required part without films, or a
-            patient in two parts.
+        DataError: unknown scheme, fractions that are none, a share of patients that is
+            none or that the scheme does not take, a scheme that the dataset has no list
+            or labels for, too few films to set apart, a required part without films, or
+            a patient in two parts.
     """
     if scheme not in SCHEMES:
         raise DataError(
             f"split scheme {scheme!r} is unknown; allowed: {', '.join(SCHEMES)}"
         )
-    drawn = _Draw(
+    if scheme in SET_APART and holdout_from:
+        parse_part(holdout_from, key="data.holdout_from")
+    draw = Draw(
         seed=seed,
-        fractions=_checked(
-            fractions, test_is_listed=scheme in (*_TEST_FIRST, *_LISTED)
-        ),
+        fractions=fractions,
         holdout=holdout,
         holdout_from=holdout_from,
-    )
-    names = _DIVIDE[scheme](records, drawn)
+        patients=patients,
+    ).checked(scheme)
+    names = names_of_parts(records, scheme, draw)
     parts = {part: np.flatnonzero(names == part) for part in PARTS}
-    wanted = PARTS[:2] if scheme in _WITHOUT_TEST else PARTS
-    wanted = wanted if required is None else required
-    empty = [part for part in wanted if not len(parts[part])]
-    if empty:
-        sizes = ", ".join(f"{part} {len(index)}" for part, index in parts.items())
-        raise DataError(
-            f"split {scheme!r} of {dataset} has no films in {' and '.join(empty)}"
-            f" ({sizes}, of {len(records)}); every part needs at least 1: choose another"
-            " scheme or fractions, or build more films"
-        )
-    draws = scheme not in _LISTED
-    return Split(
-        parts=parts,
-        passport={
-            "dataset": dataset,
-            "version": version,
-            "scheme": scheme,
-            "seed": seed if draws else None,
-            "fractions": list(drawn.fractions) if draws else None,
-            **(drawn.set_apart() if scheme in _SET_APART else {}),
-            "parts": {part: _part(records, index) for part, index in parts.items()},
-            "patient_overlap": _overlap(records, parts, scheme),
-            "left_out": len(records) - sum(map(len, parts.values())),
-        },
-    )
+    if required is None:
+        required = PARTS[:2] if scheme in WITHOUT_TEST else PARTS
+    _check_filled(parts, required, f"split {scheme!r} of {dataset}", len(records))
+    about = {"dataset": dataset, "version": version, "scheme": scheme}
+    return Split(parts=parts, passport=about | _passport(records, parts, scheme, draw))
 
 
 def parse_part(name: str, *, key: str = "eval.splits") -> tuple[str, str]:
@@ -164,152 +165,38 @@ def ids_sha256(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Draw:
-    seed: int
-    fractions: tuple[float, ...]
-    holdout: int
-    holdout_from: str
-
-    def set_apart(self) -> dict[str, Any]:
-        return {"holdout": self.holdout, "holdout_from": self.holdout_from}
-
-
-def _checked(fractions: Sequence[float], *, test_is_listed: bool) -> tuple[float, ...]:
-    given = tuple(float(share) for share in fractions)
-    positive = given[:2] if test_is_listed else given
-    fits = len(given) == 3 and min(positive) > 0 and min(given) >= 0
-    if not fits or abs(sum(given) - 1) > 1e-6:
+def _check_filled(
+    parts: dict[str, np.ndarray], required: Sequence[str], what: str, every: int
+) -> None:
+    if empty := [part for part in required if not len(parts[part])]:
+        sizes = ", ".join(f"{part} {len(index)}" for part, index in parts.items())
         raise DataError(
-            f"split fractions {given}: three numbers above 0 that add up to 1 are"
-            f" allowed, such as {FRACTIONS}"
+            f"{what} has no films in {' and '.join(empty)} ({sizes}, of {every}); every"
+            " part needs at least 1: choose another scheme, fractions or share of"
+            " patients, or build more films"
         )
-    return given
 
 
-def _official(records: Records, draw: _Draw) -> np.ndarray:
-    listed = _column(records, "official")
-    own = np.flatnonzero(listed == "train_val")
-    names = listed.copy()
-    names[own] = _drawn(_patients(records)[own], draw.seed, _first_two(draw))
-    return names
-
-
-def _patient_disjoint(records: Records, draw: _Draw) -> np.ndarray:
-    del draw  # The lists say everything.
-    return _column(records, "patient_disjoint")
-
-
-def _released(records: Records, draw: _Draw) -> np.ndarray:
-    del draw  # Likewise; there need not be a test part.
-    return _column(records, "released")
-
-
-def _random_patient(records: Records, draw: _Draw) -> np.ndarray:
-    return _drawn(_patients(records), draw.seed, _cumulative(draw.fractions))
-
-
-def _image_level(records: Records, draw: _Draw) -> np.ndarray:
-    return _drawn(records.id, draw.seed, _cumulative(draw.fractions))
-
-
-def _set_apart(records: Records, draw: _Draw) -> np.ndarray:
-    return _after_holdout(records, draw, _patients(records))
-
-
-def _set_apart_image_level(records: Records, draw: _Draw) -> np.ndarray:
-    return _after_holdout(records, draw, records.id)
-
-
-def _after_holdout(records: Records, draw: _Draw, units: np.ndarray) -> np.ndarray:
-    """Test films first; then the units of patients that have none, in two parts."""
-    patients = _patients(records)
-    test = _holdout(records, draw)
-    free = np.flatnonzero(~np.isin(patients, patients[test]))
-    names = np.full(len(records), "", dtype="U9")
-    names[test] = "test"
-    names[free] = _drawn(units[free], draw.seed, _first_two(draw))
-    return names
-
-
-def _holdout(records: Records, draw: _Draw) -> np.ndarray:
-    """Films are drawn, not patients: whoever was filmed more often is likelier in it."""
-    among = np.arange(len(records))
-    if draw.holdout_from:
-        scheme, part = parse_part(draw.holdout_from, key="data.holdout_from")
-        among = np.flatnonzero(_column(records, scheme) == part)
-    if not 0 < draw.holdout <= len(among):
-        where = f" of {draw.holdout_from}" if draw.holdout_from else ""
-        raise DataError(
-            f"data.holdout={draw.holdout}: 1 to {len(among)} films{where} can be set"
-            " apart; give fewer, or draw them from more films"
-        )
-    order = sorted(among.tolist(), key=lambda k: _key(draw.seed, records.id[k]))
-    return np.array(order[: draw.holdout])
-
-
-_DIVIDE = {
-    "official": _official,
-    "patient_disjoint": _patient_disjoint,
-    "released": _released,
-    "random_patient": _random_patient,
-    "set_apart": _set_apart,
-    "set_apart_image_level": _set_apart_image_level,
-    "image_level": _image_level,
-}
-SCHEMES = tuple(_DIVIDE)
-# Patients may stand in several parts of these: whoever wants that says so by name.
-LEAKING = ("image_level", "set_apart_image_level")
-_LISTED = ("patient_disjoint", "released")
-_WITHOUT_TEST = ("released",)
-_SET_APART = ("set_apart", "set_apart_image_level")
-_TEST_FIRST = ("official", *_SET_APART)
-
-
-def _first_two(draw: _Draw) -> dict[str, float]:
-    train, val, _ = draw.fractions
-    return {"val": val / (train + val), "train": 1}
-
-
-def _key(seed: int, unit: str) -> bytes:
-    return hashlib.sha256(f"{seed}\n{unit}".encode()).digest()
-
-
-def _cumulative(fractions: tuple[float, ...]) -> dict[str, float]:
-    _, val, test = fractions
-    return {"test": test, "val": test + val, "train": 1}
-
-
-def _drawn(units: np.ndarray, seed: int, upto: dict[str, float]) -> np.ndarray:
-    """A part per row: units in an order drawn by seed, cut at cumulative shares."""
-    order = sorted(set(units.tolist()), key=lambda unit: _key(seed, unit))
-    part, start = {}, 0
-    for name, share in upto.items():
-        stop = round(share * len(order))
-        part.update(dict.fromkeys(order[start:stop], name))
-        start = stop
-    return np.array([part[unit] for unit in units.tolist()], dtype="U9")
-
-
-def _column(records: Records, scheme: str) -> np.ndarray:
-    if scheme not in records.splits:
-        have = [name for name in SCHEMES if name in records.splits]
-        raise DataError(
-            f"the dataset has no lists for the split {scheme!r} (it has"
-            f" {', '.join(have) or 'none'}); choose one of these, or random_patient, or"
-            " put the lists (README) beside the films and build again"
-        )
-    return records.splits[scheme].astype("U9")
-
-
-def _patients(records: Records) -> np.ndarray:
-    unknown = int((records.patient == "").sum())
-    if unknown:
-        raise DataError(
-            f"{unknown} of {len(records)} films name no patient; a split by patient"
-            " needs one for each: complete the table"
-        )
-    return records.patient
+def _passport(
+    records: Records, parts: dict[str, np.ndarray], scheme: str, draw: Draw
+) -> dict[str, Any]:
+    draws_any = scheme not in LISTED
+    found: dict[str, Any] = {
+        "seed": draw.seed if draws_any else None,
+        "fractions": list(draw.fractions) if draws_any else None,
+    }
+    if scheme in SET_APART:
+        found |= {"holdout": draw.holdout, "holdout_from": draw.holdout_from}
+    if scheme in SAMPLING:
+        found["patients"] = draw.patients
+    found |= {
+        "parts": {part: _part(records, index) for part, index in parts.items()},
+        "patient_overlap": _overlap(records, parts, scheme),
+        "left_out": len(records) - sum(map(len, parts.values())),
+    }
+    if scheme == "stratified":
+        found["balance"] = balance(records, parts, draw.fractions)
+    return found
 
 
 def _part(records: Records, index: np.ndarray) -> dict[str, Any]:
