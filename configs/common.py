@@ -77,6 +77,9 @@ def base() -> config_dict.ConfigDict:
     c.eval.tta.name = ""
     c.eval.tta.size = 0
     c.eval.tta.average = "probs"
+    c.eval.mc = config_dict.ConfigDict()  # Monte-Carlo dropout; see cxr_jax.sampled
+    c.eval.mc.samples = 0  # passes with a dropout mask each; 0 for none
+    c.eval.mc.probs = "mean"  # what is the probability: their mean, or the plain pass
     c.eval.evaluators = (
         {"name": "cxr_jax.evaluators.classification.Classification"},
         {

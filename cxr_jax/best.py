@@ -81,7 +81,7 @@ def read(source: str | os.PathLike) -> Best:
     found = _restore(path, config, task)
     params, rest = found.state.params, found.state.rest
     digest = sha256({"params": params, "rest": rest})
-    frozen, missing = _frozen(path, digest, config["eval"].get("tta") or {})
+    frozen, missing = _frozen(path, digest, config["eval"])
     return Best(
         config=config,
         task=task,
@@ -169,10 +169,23 @@ def _square(path: epath.Path) -> dict[str, Any]:
     return how
 
 
+def _sampling(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """``eval.mc`` as far as probabilities depend on it: empty for the plain pass."""
+    asked = evaluation.get("mc") or {}
+    # Spread beside the plain pass leaves probabilities alone.
+    return dict(asked) if asked.get("samples") and asked["probs"] == "mean" else {}
+
+
 def _frozen(
-    path: epath.Path, digest: str, views: Mapping[str, Any]
+    path: epath.Path, digest: str, evaluation: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    """What was frozen, if it belongs to these weights and views; else why nothing is."""
+    """What was frozen, if it belongs to these weights and settings; else why nothing is.
+
+    Args:
+        path: of the run.
+        digest: of the weights.
+        evaluation: ``eval`` of the run's config.
+    """
     result = workdir.read_json(path / "evaluation" / FROZEN_ON / "result.json")
     if result is None:
         return {}, "the run was not evaluated (--mode=evaluate)"
@@ -181,8 +194,11 @@ def _frozen(
             {},
             f"evaluation/{FROZEN_ON} belongs to other weights (--mode=evaluate)",
         )
-    if (result["settings"].get("tta") or {}) != views:
+    settings = result["settings"]
+    if (settings.get("tta") or {}) != (evaluation.get("tta") or {}):
         return {}, f"evaluation/{FROZEN_ON} averaged other views (--mode=evaluate)"
+    if _sampling(settings) != _sampling(evaluation):
+        return {}, f"evaluation/{FROZEN_ON} averaged other passes (--mode=evaluate)"
     frozen = result.get("frozen") or {}
     calibrated = bool(frozen.get("platt"))
     return frozen, "" if calibrated else "its evaluation froze no calibration"

@@ -27,6 +27,7 @@ RESUMABLE = (
     "data.threads",
     "eval.allow_seen",
     "eval.evaluators",
+    "eval.mc",
     "eval.resamples",
     "eval.samples",
     "eval.splits",
@@ -142,7 +143,7 @@ def finalize(config: config_dict.ConfigDict) -> None:
     for key in (*positive, "checkpoint.every_steps", "checkpoint.keep"):
         if get(config, key) < 1:
             raise ConfigError(f"{key}={get(config, key)}: must be at least 1")
-    for key in ("data.threads", "eval.resamples", "eval.samples"):
+    for key in ("data.threads", "eval.resamples", "eval.samples", "eval.mc.samples"):
         if get(config, key) < 0:
             raise ConfigError(f"{key}={get(config, key)}: must be at least 0")
     if config.checkpoint.keep < 2:
@@ -164,6 +165,8 @@ def finalize(config: config_dict.ConfigDict) -> None:
                 f"phases.{number}.begin={phase['begin']!r}: last or best; the first phase"
                 " has no best before it"
             )
+    if config.eval.mc.probs not in ("mean", "plain"):
+        raise ConfigError(f"eval.mc.probs={config.eval.mc.probs!r}: mean or plain")
     if config.checkpoint.mode not in ("min", "max"):
         raise ConfigError(f"checkpoint.mode={config.checkpoint.mode!r}: min or max")
 

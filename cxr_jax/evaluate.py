@@ -21,6 +21,7 @@ from cxr_jax.predictions import (
     RESEARCH_USE,
     Predictions,
     format_predictions,
+    format_uncertainty,
     write_atomically,
 )
 from cxr_jax.progress import say
@@ -28,6 +29,8 @@ from cxr_jax.types import Batch, Prediction
 
 SCHEMA = 2
 OBSERVED = "observed/"
+# Of a prediction, one number per film and class; the last two where dropout is sampled.
+SCORES = ("probs", "logits", "std", "information")
 
 
 def predict_split(
@@ -46,8 +49,8 @@ def predict_split(
     while the last one is read.
 
     Args:
-        predict: jitted; of its result only ``probs``, ``logits`` and ``observed`` are
-            read here.
+        predict: jitted; of its result only ``probs``, ``logits``, the spread over
+            dropout masks and ``observed`` are read here.
         batches: padded device batches, the same number on every process.
         records: the dataset's table; row k describes record number k.
         expected: record numbers of the split.
@@ -219,7 +222,7 @@ def write_evaluation(
     Args:
         directory: ``WORKDIR/evaluation/SPLIT``, made if needed.
         predictions: → ``predictions.csv``, ``predictions.txt`` (what they are) and
-            ``curves.json`` (ROC points).
+            ``curves.json`` (ROC points), and ``uncertainty.csv`` where it has a spread.
         result: from ``evaluate_table``.
         drawn: the table that the curves are of, where it is another one, as of studies.
     """
@@ -229,6 +232,11 @@ def write_evaluation(
     curves = json.dumps({"roc": points}, allow_nan=False)
     notes = [*result["notes"], "Probabilities as the model gives them, uncalibrated."]
     write_atomically(directory / "predictions.csv", format_predictions(predictions))
+    spread = directory / "uncertainty.csv"
+    if predictions.std is None:
+        spread.unlink(missing_ok=True)  # of an evaluation that sampled dropout
+    else:
+        write_atomically(spread, format_uncertainty(predictions))
     write_atomically(directory / "predictions.txt", "\n".join(notes) + "\n")
     write_atomically(directory / "curves.json", curves + "\n")
     text = json.dumps(result, indent=1, allow_nan=False)
@@ -247,7 +255,7 @@ def _outputs(prediction: Prediction, batch: Batch) -> dict[str, Any]:
     """What is fetched of a batch: never pixels, never maps."""
     names = ("index", "mask", "labels", "truth")
     fetched = {name: getattr(batch, name) for name in names}
-    fetched |= {"probs": prediction.probs, "logits": prediction.logits}
+    fetched |= {name: getattr(prediction, name) for name in SCORES}
     found = prediction.observed or {}
     fetched |= {OBSERVED + name: leaf for name, leaf in found.items()}
     return {name: leaf for name, leaf in fetched.items() if leaf is not None}
@@ -259,8 +267,9 @@ def _on_host(
     """Rows of all processes without the padding."""
     rows = sharding.gather(outputs)
     if finalize is not None:
-        done = finalize(Prediction(logits=rows["logits"], probs=rows["probs"]))
-        rows |= {"probs": np.asarray(done.probs), "logits": np.asarray(done.logits)}
+        told = {name: rows[name] for name in SCORES if name in rows}
+        done = finalize(Prediction(**told))
+        rows |= {name: np.asarray(getattr(done, name)) for name in told}
     mask = rows.pop("mask").astype(bool)
     return {name: leaf[mask] for name, leaf in rows.items()}
 

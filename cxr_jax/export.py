@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -114,12 +116,19 @@ def _origin(found: Best) -> Origin:
         "weights_sha256": found.weights_sha256,
         "network": network,
         "tta": {k: v for k, v in tta.items() if v} if tta.get("name") else {},
+        "mc": _passes(found.config),
         "frozen": {k: found.frozen[k] for k in FROZEN if found.frozen.get(k)},
         "missing": found.missing,
         "fit": found.fit,
         "enlarge": found.enlarge,
     }
     return Origin(**json.loads(json.dumps(content)))
+
+
+def _passes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``eval.mc`` and the seed of its masks; nothing for the plain pass."""
+    asked = config["eval"].get("mc") or {}
+    return {**asked, "seed": config["seed"]} if asked.get("samples") else {}
 
 
 def _passport(found: Best, architecture: str, *, run: str) -> Passport:

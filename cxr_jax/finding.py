@@ -10,9 +10,10 @@ import numpy as np
 from cxr_jax.errors import ConfigError
 from cxr_jax.metrics.scaling import UNCALIBRATED
 from cxr_jax.plots import Panel, Plot, draw
-from cxr_jax.predictions import RESEARCH_USE
+from cxr_jax.predictions import MAX_STD, RESEARCH_USE, SPREAD
 
 ABOVE, BELOW, NO_THRESHOLD = "above threshold", "below threshold", "no threshold"
+FLAGGED = "flagged"
 # A class below its threshold is not called normal: the model was not asked that.
 COLUMNS = (
     *("class", "probability", "calibrated"),
@@ -44,6 +45,9 @@ class Finding:
         unit: what the maps are, in a few words.
         std: float32 ``[C]``, spread of ``raw`` over dropout masks, or None. Low spread
             does not mean correct.
+        information: float32 ``[C]``, mutual information of label and mask in nats, or
+            None.
+        max_std: above this ``std`` a finding is flagged.
         boxes: list of ``(class, score, (x1, y1, x2, y2))`` in [0, 1], or None.
         padded: whether ``film`` has the proportions of before, within a black square.
         trained_on: name of the dataset that trained and calibrated the model; empty where
@@ -66,6 +70,8 @@ class Finding:
     maps: np.ndarray | None = None
     unit: str = "map"
     std: np.ndarray | None = None
+    information: np.ndarray | None = None
+    max_std: float = MAX_STD
     boxes: list[tuple[str, float, tuple[float, ...]]] | None = None
     padded: bool = False
     trained_on: str = ""
@@ -77,12 +83,20 @@ class Finding:
         words = np.where(raw >= self.thresholds, ABOVE, BELOW)
         return tuple(np.where(np.isfinite(self.thresholds), words, NO_THRESHOLD))
 
+    @property
+    def flagged(self) -> np.ndarray:
+        """Bool ``[C]``: whose spread exceeds ``max_std``; none where there is no spread."""
+        if self.std is None:
+            return np.zeros(len(self.classes), bool)
+        return self.std > self.max_std
+
     def table(self) -> "Table":
         """Every class with its probability, threshold and reading; prints as text."""
         rows = []
         for c, name in enumerate(self.classes):
             prob = f"{self.probs[c]:.4f}"
             spread = "" if self.std is None else f" ± {self.std[c]:.4f}"
+            spread += f" ({FLAGGED})" if self.flagged[c] else ""
             scored = "" if self.calibrated[c] else f" ({UNCALIBRATED})"
             asked = " (asked for)" if self.site[c] else ""
             rows.append(
@@ -118,9 +132,7 @@ class Finding:
                 " of the calibration films, unless asked for."
             )
         if self.std is not None:
-            notes.append(
-                "±: spread over dropout masks; low spread does not mean correct."
-            )
+            notes.append(f"±: {SPREAD}. Flagged: spread above {self.max_std:g}.")
         if self.trained_on:
             what = "trained and calibrated" if self.calibrated.any() else "trained"
             notes.append(
@@ -139,10 +151,12 @@ class Finding:
             "prevalence": self.prevalence,
         }
         if self.std is not None:
-            columns["std"] = self.std
+            columns |= {"std": self.std, "information": self.information}
         found = {}
         for c, name in enumerate(self.classes):
             found[name] = {key: _plain(values[c]) for key, values in columns.items()}
+            if self.std is not None:
+                found[name]["flagged"] = bool(self.flagged[c])
             found[name]["calibrated"] = bool(self.calibrated[c])
             if self.reasons[c]:
                 found[name]["uncalibrated_because"] = self.reasons[c]

@@ -13,7 +13,7 @@ import jax
 from etils import epath
 from flax import nnx
 
-from cxr_jax import best, tta, workdir
+from cxr_jax import best, sampled, tta, workdir
 from cxr_jax.checkpoint import sha256
 from cxr_jax.errors import CheckpointError, ConfigError
 from cxr_jax.evaluators.probabilities import frozen_platt
@@ -65,9 +65,12 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
             " weights"
         )
     found = best.read(source)
+    # Calibration belongs to the scores of an evaluation, which may average views, and
+    # passes with dropout.
+    asked, seed = found.config["eval"], found.config["seed"]
+    task = sampled.wrap(found.task, asked.get("mc") or {}, seed=seed)
     return Predictor(
-        # Calibration belongs to the scores of an evaluation, which may average views.
-        task=tta.wrap(found.task, found.config["eval"].get("tta") or {}),
+        task=tta.wrap(task, asked.get("tta") or {}),
         params=found.params,
         rest=found.rest,
         size=found.size,
@@ -166,7 +169,11 @@ def _named(
 
 def _augmented(task: Task, origin: Origin | None) -> Task:
     """The task as the evaluation read films, whose scores were calibrated."""
-    if origin is None or not origin.tta:
+    if origin is None:
+        return task
+    given = {key: value for key, value in origin.mc.items() if key != "seed"}
+    task = sampled.wrap(task, given, seed=origin.mc.get("seed", 0))
+    if not origin.tta:
         return task
     origins.check_part(origin.tta, under="cxr_jax.tta.", kind=tta.Views)
     return tta.wrap(task, origin.tta)

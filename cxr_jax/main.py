@@ -3,7 +3,7 @@
     python -m cxr_jax.main --config=configs/chexnet.py[:VARIANT,…] [--workdir=RUN]
         [--mode=train|evaluate|report|summary] [--data_dir=DATA] [--config.KEY=VALUE …]
     python -m cxr_jax.main --mode=predict --workdir=RUN|WEIGHTS --inputs FILM … --output=DIR
-        [--prevalence=CLASS=SHARE,…] [--overlays]
+        [--prevalence=CLASS=SHARE,…] [--overlays] [--samples=T] [--max_std=0.1]
     python -m cxr_jax.main --config=… [--workdir=RUN] --mode=report [--runs=WORKDIR,…]
     python -m cxr_jax.main --mode=export --workdir=RUN --output=FILE.safetensors
 
@@ -91,12 +91,16 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output", help="folder of predict; file of export")
     parser.add_argument("--prevalence", help="of another site: CLASS=SHARE,…")
     parser.add_argument("--overlays", action="store_true", help="draw the maps")
+    parser.add_argument("--samples", type=int, default=0, help="passes with dropout")
+    parser.add_argument("--max_std", type=float, help="flag findings of larger spread")
     parser.add_argument("--runs", help="beside the report's: WORKDIR,…")
     own = [a for a in argv if not a.startswith("--config.")]
     overrides = [a.removeprefix("--config.") for a in argv if a.startswith("--config.")]
     arguments = parser.parse_args(own)
     if arguments.runs is not None and arguments.mode != "report":
         parser.error("--runs is of --mode=report")
+    if arguments.mode != "predict" and (arguments.samples or arguments.max_std):
+        parser.error("--samples and --max_std are of --mode=predict")
     if arguments.mode == "predict":
         needed = ("workdir", "inputs", "output")
     elif arguments.mode == "export":
@@ -178,12 +182,15 @@ def _predict(arguments: argparse.Namespace) -> int:
     shares = arguments.prevalence and predict_files.parse_prevalence(
         arguments.prevalence
     )
+    bar = {} if arguments.max_std is None else {"max_std": arguments.max_std}
     return predict_files.predict_files(
         loading.load(arguments.workdir, batch_size=32),
         arguments.inputs,
         arguments.output,
         prevalence=shares or None,
         overlays=arguments.overlays,
+        samples=arguments.samples,
+        **bar,
     )
 
 

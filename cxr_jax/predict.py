@@ -5,19 +5,21 @@ compiled twice, whatever their number and size.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from cxr_jax import intake
+from cxr_jax import intake, sampled
 from cxr_jax.data.image import Fit
 from cxr_jax.errors import ConfigError, InputRejected
 from cxr_jax.finding import Finding
 from cxr_jax.intake import Reduced, Source
 from cxr_jax.metrics import scaling
 from cxr_jax.models.state import Arrays, ModelDef
+from cxr_jax.predictions import MAX_STD
 from cxr_jax.tasks.base import Task
 from cxr_jax.types import Batch, Prediction
 
@@ -73,11 +75,14 @@ class Predictor:
         self.fit, self.enlarge = fit, enlarge
         self.scales, self.about, self.batch_size = scales, dict(about), batch_size
         self._task, self._arrays = task, (params, rest)
-        model_def = ModelDef.of(task.create)
+        self._model_def = ModelDef.of(task.create)
 
         def forward(arrays, batch: Batch, key, samples: int) -> Prediction:
-            model = model_def.merge(*arrays)
-            return task.predict(model, batch, key=key, samples=samples)
+            model = self._model_def.merge(*arrays)
+            if not samples:
+                return task.predict(model, batch)
+            # Thresholds and calibration belong to the scores as they were evaluated.
+            return sampled.beside_plain(task, model, batch, key=key, samples=samples)
 
         self._forward = jax.jit(forward, static_argnames="samples")
 
@@ -96,6 +101,7 @@ class Predictor:
         prevalence: Prevalence | None = None,
         samples: int = 0,
         seed: int = 0,
+        max_std: float = MAX_STD,
         on_error: Literal["raise", "collect"] = "raise",
     ) -> Any:
         """Reads one film, or a list of them.
@@ -106,8 +112,11 @@ class Predictor:
             maps: whether findings carry the maps of their classes.
             prevalence: share of positives at another site: one number per class named,
                 or a single number where there is one class. Odds are re-weighted.
-            samples: dropout masks per film for ``std``; 0 for none.
+            samples: passes with a dropout mask each, for ``std`` and ``information``;
+                0 for those of the run's evaluation, if it had any. Films that are read
+                together and apart see the same masks.
             seed: of the masks.
+            max_std: above this spread a finding is flagged.
             on_error: for a list: ``raise`` the first film that is refused, or
                 ``collect`` its ``InputRejected`` in its place.
 
@@ -116,12 +125,13 @@ class Predictor:
 
         Raises:
             InputRejected: a film was refused; the message names it.
-            ConfigError: a prevalence, ``samples`` or ``on_error`` that cannot be used.
+            ConfigError: a prevalence, ``samples``, ``max_std`` or ``on_error`` that
+                cannot be used.
         """
         if on_error not in ("raise", "collect"):
             raise ConfigError(f"on_error={on_error!r}: raise or collect")
         options = {"maps": maps, "prevalence": prevalence}
-        options |= {"samples": samples, "seed": seed}
+        options |= {"samples": samples, "seed": seed, "max_std": max_std}
         several = isinstance(films, list | tuple)
         given = list(films) if several else [films]
         ready: list[Reduced | InputRejected] = []
@@ -147,17 +157,20 @@ class Predictor:
         prevalence: Prevalence | None = None,
         samples: int = 0,
         seed: int = 0,
+        max_std: float = MAX_STD,
     ) -> Iterator[Finding]:
         """Findings of films that were reduced, batch after batch; see ``predict``."""
         site = self._site(prevalence)
+        self._check_spread(samples, max_std)
+        limits = site, max_std
         waiting: list[Reduced] = []
         for film in ready:
             waiting.append(film)
             if len(waiting) == self.batch_size:
-                yield from self._read(waiting, site, maps, samples, seed)
+                yield from self._read(waiting, limits, maps, samples, seed)
                 waiting = []
         if waiting:
-            yield from self._read(waiting, site, maps, samples, seed)
+            yield from self._read(waiting, limits, maps, samples, seed)
 
     def reduce(self, film: Source) -> Reduced:
         """A film as the network takes it; see ``intake.reduce``."""
@@ -166,7 +179,7 @@ class Predictor:
     def _read(
         self,
         reduced: list[Reduced],
-        site: np.ndarray,
+        limits: tuple[np.ndarray, float],
         maps: bool,
         samples: int,
         seed: int,
@@ -174,20 +187,29 @@ class Predictor:
         batch = self._batch([film.pixels for film in reduced])
         key = jax.random.key(seed)
         # Kept on the device unless asked for: maps may be large.
-        plain = self._forward(self._arrays, batch, key, samples=0)
-        wanted = {"logits": plain.logits, "raw": plain.probs, "boxes": plain.boxes}
-        wanted["maps"] = plain.maps if maps else None
-        if samples:
-            wanted["std"] = self._forward(self._arrays, batch, key, samples=samples).std
+        read = self._forward(self._arrays, batch, key, samples=samples)
+        wanted = {"logits": read.logits, "raw": read.probs, "boxes": read.boxes}
+        wanted |= {"std": read.std, "information": read.information}
+        wanted["maps"] = read.maps if maps else None
         found = jax.device_get(wanted)
-        if samples and not found["std"][: len(reduced)].any():
+        for row, film in enumerate(reduced):
+            one = jax.tree.map(lambda x, row=row: x[row], found)
+            yield self._finding(film, one, *limits)
+
+    def _check_spread(self, samples: int, max_std: float) -> None:
+        if samples < 0 or not max_std >= 0:
+            raise ConfigError(
+                f"samples={samples}, max_std={max_std}: numbers from 0 on are allowed"
+            )
+        if samples and not self._drops:
             raise ConfigError(
                 f"samples={samples}: this network has no dropout, so its spread is 0;"
                 " leave it out"
             )
-        for row, film in enumerate(reduced):
-            one = jax.tree.map(lambda x, row=row: x[row], found)
-            yield self._finding(film, one, site)
+
+    @functools.cached_property
+    def _drops(self) -> bool:
+        return sampled.drops(self._task, self._model_def, self.size, self.size)
 
     def _batch(self, pixels: Sequence[np.ndarray]) -> Batch:
         """Always ``batch_size`` rows, whatever the number of films."""
@@ -203,7 +225,11 @@ class Predictor:
         )
 
     def _finding(
-        self, film: Reduced, found: Mapping[str, Any], site: np.ndarray
+        self,
+        film: Reduced,
+        found: Mapping[str, Any],
+        site: np.ndarray,
+        max_std: float,
     ) -> Finding:
         asked = np.isfinite(site)
         probs, shown, known, reasons, share = [], [], [], [], []
@@ -239,7 +265,9 @@ class Predictor:
             padded=self.fit == "pad",
             maps=found["maps"],
             unit=UNITS.get(getattr(self._task, "maps", ""), "map"),
-            std=found.get("std"),
+            std=found["std"],
+            information=found["information"],
+            max_std=max_std,
             boxes=self._boxes(found["boxes"]),
             trained_on=self.about.get("trained on", ""),
         )

@@ -17,9 +17,12 @@ from cxr_jax.intake import Reduced
 from cxr_jax.plots import MAPS_SHOW
 from cxr_jax.predict import Predictor, Prevalence
 from cxr_jax.predictions import (
+    MAX_STD,
     RESEARCH_USE,
+    SPREAD,
     Predictions,
     format_predictions,
+    format_uncertainty,
     write_atomically,
 )
 from cxr_jax.progress import say, track
@@ -52,14 +55,16 @@ def predict_files(
     *,
     prevalence: Prevalence | None = None,
     overlays: bool = False,
+    samples: int = 0,
+    max_std: float = MAX_STD,
 ) -> int:
     """Reads films and writes what was found.
 
     The folder then holds ``predictions.csv`` (probabilities as shown: calibrated where
     possible), ``scores.csv`` (as the model gives them: what thresholds act on),
     ``predictions.txt`` (what the columns are), ``findings.jsonl`` (one line per film,
-    refused ones too) and, if asked for, ``overlays/ID.png``. Each file is there whole or
-    not at all.
+    refused ones too) and, if asked for, ``overlays/ID.png``; where dropout was sampled,
+    ``uncertainty.csv`` (the spread of scores). Each file is there whole or not at all.
 
     Args:
         reader: from ``loading.load``.
@@ -67,13 +72,15 @@ def predict_files(
         output: the folder; made where absent.
         prevalence: of another site; see ``Predictor.predict``.
         overlays: whether films are drawn under the maps of their foremost classes.
+        samples: passes with a dropout mask each; see ``Predictor.predict``.
+        max_std: above this spread a finding is flagged.
 
     Returns:
         0, or 1 where a film was refused; those are named on stderr.
 
     Raises:
-        ConfigError: no films, a prevalence that cannot be used, or a folder that cannot
-            be written.
+        ConfigError: no films, a prevalence or samples that cannot be used, or a folder
+            that cannot be written.
     """
     films = find_films(inputs)
     output = pathlib.Path(output).expanduser()
@@ -88,7 +95,9 @@ def predict_files(
     rows: list[Finding] = []
     ids: list[str] = []
     lines: list[str] = []
-    read = _read(reader, films, maps=overlays, prevalence=prevalence)
+    options = {"maps": overlays, "prevalence": prevalence}
+    options |= {"samples": samples, "max_std": max_std}
+    read = _read(reader, films, **options)
     for film, found in track(read, total=len(films.paths), what="films"):
         about: dict[str, Any] = {"id": film, "note": RESEARCH_USE}
         if isinstance(found, InputRejected):
@@ -107,6 +116,10 @@ def predict_files(
     for name, which in (("predictions", "probs"), ("scores", "raw")):
         table = _table(reader, ids, [getattr(row, which) for row in rows])
         write_atomically(output / f"{name}.csv", format_predictions(table))
+    spread = output / "uncertainty.csv"
+    spread.unlink(missing_ok=True)  # of an earlier reading
+    if rows and rows[0].std is not None:
+        write_atomically(spread, format_uncertainty(_spread(table, rows)))
     write_atomically(output / "predictions.txt", _sidecar(reader, rows, films))
     say(
         f"{len(rows)} of {len(films.paths)} films read, {rejected} rejected,"
@@ -172,7 +185,7 @@ def parse_prevalence(text: str) -> Prevalence:
 
 
 def _read(
-    reader: Predictor, films: Inputs, *, maps: bool, prevalence: Prevalence | None
+    reader: Predictor, films: Inputs, **options: Any
 ) -> Iterator[tuple[str, Finding | InputRejected]]:
     """Every film with what was found, in order; refused ones in their places.
 
@@ -193,7 +206,7 @@ def _read(
         while waiting and waiting[0] is not None:
             yield next(names), waiting.popleft()
 
-    for found in reader.stream(sound(), maps=maps, prevalence=prevalence):
+    for found in reader.stream(sound(), **options):
         yield from passed()
         waiting.popleft()
         yield next(names), found
@@ -241,6 +254,14 @@ def _table(
     )
 
 
+def _spread(table: Predictions, rows: Sequence[Finding]) -> Predictions:
+    return dataclasses.replace(
+        table,
+        std=np.stack([row.std for row in rows]),
+        information=np.stack([row.information for row in rows]),
+    )
+
+
 def _sidecar(reader: Predictor, rows: Sequence[Finding], films: Inputs) -> str:
     """What the columns are, in words."""
     about = [f"{key}: {value}" for key, value in reader.about.items()]
@@ -257,5 +278,10 @@ def _sidecar(reader: Predictor, rows: Sequence[Finding], films: Inputs) -> str:
         bar = row.thresholds[column]
         point = f"; threshold {bar:.9g} on the score" if np.isfinite(bar) else ""
         lines.append(f"  {name}: {word}{point}")
+    if rows and rows[0].std is not None:
+        lines.append(f"uncertainty.csv: of the scores, {SPREAD}.")
+        flags = sum(int(row.flagged.sum()) for row in rows)
+        bar = rows[0].max_std
+        lines.append(f"{flags} findings are flagged: their spread is above {bar:g}.")
     lines.append("Below a threshold is not the same as normal. " + MAPS_SHOW)
     return "\n".join(lines) + "\n"

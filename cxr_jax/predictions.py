@@ -23,6 +23,10 @@ READ_LABELS = (
 )
 PHANTOM_LABELS = "Reference: simulated labels with a report's errors; @truth: the phantom's true state."
 
+# What stands beside every spread, and the spread above which a paper flags a finding.
+SPREAD = "spread over dropout masks; low spread does not mean correct"
+MAX_STD = 0.1
+
 PHANTOM_TRUTH = "Reference: simulated labels, which are the phantom's true state."
 
 
@@ -40,6 +44,9 @@ class Predictions:
         labels: float32 ``[N, C]`` in {0, 1}, NaN where unknown.
         truth: float32 ``[N, C]``, the true state where it is known (phantoms), or None.
         logits: float32 ``[N, C]`` or None.
+        std: float32 ``[N, C]``, spread of probabilities over dropout masks, or None.
+        information: float32 ``[N, C]``, mutual information of label and mask in nats, or
+            None.
         age: float32 ``[N]``, years, NaN where unknown or impossible; or None.
         sex: str ``[N]``, ``M``, ``F`` or empty; or None.
         view: str ``[N]``, ``PA``, ``AP`` or empty; or None.
@@ -59,6 +66,8 @@ class Predictions:
     labels: np.ndarray
     truth: np.ndarray | None = None
     logits: np.ndarray | None = None
+    std: np.ndarray | None = None
+    information: np.ndarray | None = None
     age: np.ndarray | None = None
     sex: np.ndarray | None = None
     view: np.ndarray | None = None
@@ -88,6 +97,29 @@ def format_predictions(predictions: Predictions) -> str:
     keys = (predictions.ids, predictions.patients, predictions.studies)
     for *names, probs in zip(*keys, predictions.probs, strict=True):
         writer.writerow([*names, *(f"{p:.9g}" for p in probs)])
+    return text.getvalue()
+
+
+def format_uncertainty(predictions: Predictions) -> str:
+    """``uncertainty.csv``: what dropout masks say of each probability, with 9 digits.
+
+    One line per film, as in ``predictions.csv``; in pandas
+    ``read_csv(…, index_col="id").filter(like="@std")`` is the table of spreads.
+
+    Args:
+        predictions: a table with ``std`` and ``information``.
+
+    Returns:
+        CSV text with the header ``id,CLASS@std…,CLASS@information…``.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    kinds = ("std", "information")
+    names = [f"{name}@{kind}" for kind in kinds for name in predictions.classes]
+    writer.writerow([KEYS[0], *names])
+    values = np.hstack([getattr(predictions, kind) for kind in kinds])
+    for name, row in zip(predictions.ids, values, strict=True):
+        writer.writerow([name, *(f"{value:.9g}" for value in row)])
     return text.getvalue()
 
 

@@ -106,6 +106,19 @@ class Reader:
 
         return predict
 
+    def passes(
+        self, params: Arrays, rest: Arrays, *, samples: int, seed: int
+    ) -> Callable[[Batch], jax.Array]:
+        """Logits ``[T, B, C]`` pass by pass, on one device of this process alone."""
+        own, key = jax.tree.map(host, (params, rest)), jax.random.key(seed)
+
+        @jax.jit
+        def read(batch: Batch) -> jax.Array:
+            model = self._model_def.merge(*own)
+            return self._task.passes(model, batch, key=key, samples=samples)
+
+        return read
+
     def _read(
         self, params: Arrays, rest: Arrays, batch: Batch
     ) -> tuple[Prediction, Loss]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import config_dict
 
-from cxr_jax import tta
+from cxr_jax import sampled, tta
 from cxr_jax.data import source, splits
 from cxr_jax.data.records import Records
 from cxr_jax.errors import ConfigError
@@ -52,14 +52,19 @@ def rehearse(
     for part in chosen:
         splits.parse_part(part)
     source.Reader(dataset, fields)
+    sides = dataset.features["image"].shape[:2]
     wrapped = tta.wrap(trainer.task, config.eval.tta)
     if isinstance(wrapped, tta.Views):
-        wrapped.check(*dataset.features["image"].shape[:2])
+        wrapped.check(*sides)
+    thinned = sampled.wrap(trainer.task, config.eval.mc, seed=config.seed)
+    if isinstance(thinned, sampled.Sampled):
+        thinned.check(trainer.model_def, *sides)
     params = flatten(trainer.model_def.params)
     for phase in range(len(trainer.phases)):
         trainer.transformation(phase, params)
     have = ["labels", "probs", *(["truth"] if fields.truth else [])]
     have += [name for name in ("boxes",) if name in dataset.features]
+    have += ["std", "information"] if config.eval.mc.samples else []
     have += ["maps"] if getattr(trainer.task, "maps", False) else []
     check_requirements(evaluators, have)
     table = two_films(dataset.records, trainer.task.classes, truth=fields.truth)

@@ -24,6 +24,7 @@ from cxr_jax.pages import (
     studies,
     subgroups,
     tables,
+    uncertainty,
     worklist,
 )
 from cxr_jax.pages.evidence import Evidence, read_evidence
@@ -102,6 +103,7 @@ def render(evidence: Evidence, *others: Evidence) -> str:
         _curves(evidence),
         readers.section(evidence),
         probabilities.section(evidence),
+        uncertainty.section(evidence),
         worklist.section(evidence),
         subgroups.section(evidence),
         localization.section(evidence),

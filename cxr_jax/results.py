@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,13 +10,13 @@ import numpy as np
 from etils import epath
 
 from cxr_jax import config as configs
-from cxr_jax import evaluate, samples, sharding, workdir
+from cxr_jax import evaluate, passes, sampled, samples, sharding, workdir
 from cxr_jax.checkpoint import sha256
 from cxr_jax.data import groups, pipeline
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.evaluators.subgroups import GROUP
-from cxr_jax.predictions import Predictions
+from cxr_jax.predictions import SPREAD, Predictions
 from cxr_jax.run import Run
 from cxr_jax.step import TrainState
 from cxr_jax.types import Batch
@@ -79,11 +79,13 @@ def evaluate_run(run: Run) -> dict[str, Result]:
             frozen=frozen,
         )
         results[part]["frozen"] = frozen
-        results[part]["notes"] += run.division.notes(part)
+        results[part]["notes"] += [*run.division.notes(part), *_sampling(run)]
         if jax.process_index() == 0:
             (folder / "result.json").unlink(missing_ok=True)
             drawn = evaluators[0].judged(table)
+            folder.mkdir(parents=True, exist_ok=True)
             _write_gallery(run, state, table, drawn, folder)
+            _write_passes(run, state, table, folder)
             evaluate.write_evaluation(folder, table, results[part], drawn=drawn)
     return results
 
@@ -141,6 +143,31 @@ def _write_gallery(
     folder: epath.Path,
 ) -> None:
     """Some films with their maps, read again by this process alone."""
+    found = samples.collect_samples(
+        table,
+        samples.choose_samples(table, count=run.config.eval.samples, judged=judged),
+        load=_loader(run),
+        predict=run.reader(augmented=True).with_maps(state.params, state.rest),
+    )
+    if found is not None:
+        samples.write_samples(folder, found)
+
+
+def _write_passes(
+    run: Run, state: TrainState, table: Predictions, folder: epath.Path
+) -> None:
+    """Some findings pass by pass, where dropout is sampled."""
+    found = None
+    if table.std is not None:
+        read = run.reader(augmented=True).passes(
+            state.params, state.rest, samples=passes.SHOWN[-1], seed=run.config.seed
+        )
+        found = passes.collect(table, load=_loader(run), read=read)
+    passes.write(folder, found)
+
+
+def _loader(run: Run) -> Callable[[np.ndarray], Batch]:
+    """Films by their record numbers, with boxes where there are any."""
     fields = run.fields
     if "boxes" in run.dataset.features:
         most = run.config.data.max_boxes
@@ -153,15 +180,18 @@ def _write_gallery(
             )
         )
 
-    found = samples.collect_samples(
-        table,
-        samples.choose_samples(table, count=run.config.eval.samples, judged=judged),
-        load=load,
-        predict=run.reader(augmented=True).with_maps(state.params, state.rest),
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    if found is not None:
-        samples.write_samples(folder, found)
+    return load
+
+
+def _sampling(run: Run) -> list[str]:
+    """What the probabilities are, where dropout was sampled."""
+    asked = run.config.eval.mc
+    if not asked.samples:
+        return []
+    of = "those of the plain pass"
+    if asked.probs == sampled.MEAN:
+        of = f"means over {asked.samples} passes with dropout"
+    return [f"Probabilities are {of}. std, over {asked.samples} passes: {SPREAD}."]
 
 
 def headline(results: dict[str, Result]) -> str:

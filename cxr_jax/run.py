@@ -16,6 +16,7 @@ from cxr_jax import (
     hooks,
     reading,
     rehearsal,
+    sampled,
     sharding,
     tta,
     workdir,
@@ -96,11 +97,15 @@ class Run:
 
         Args:
             evaluators: observe each batch.
-            augmented: whether films are read as ``eval.tta`` says, or once.
+            augmented: whether films are read as ``eval.tta`` and ``eval.mc`` say, or
+                once, without dropout.
         """
         task = self.trainer.task
+        if augmented:
+            task = sampled.wrap(task, self.config.eval.mc, seed=self.config.seed)
+            task = tta.wrap(task, self.config.eval.tta)
         return reading.Reader(
-            tta.wrap(task, self.config.eval.tta) if augmented else task,
+            task,
             self.trainer.model_def,
             self.stopper,
             evaluators=evaluators,

@@ -16,8 +16,9 @@ from flax import nnx
 from cxr_jax import config
 from cxr_jax.data.resample import centre, frame_maps
 from cxr_jax.errors import ConfigError
-from cxr_jax.tasks.base import Task
-from cxr_jax.types import Batch, Loss, Prediction
+from cxr_jax.models.thinned import logit_of_mean
+from cxr_jax.tasks.base import Task, Wrapper
+from cxr_jax.types import Batch, Prediction
 
 PROBS, LOGITS = "probs", "logits"
 
@@ -38,13 +39,12 @@ def wrap(task: Task, spec: Mapping[str, Any]) -> Task:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Views(abc.ABC):
+class Views(Wrapper, abc.ABC):
     """What the kinds of test-time augmentation share.
 
     Views are read one after the other (``lax.map``): memory is that of one.
 
     Attributes:
-        task: that is wrapped.
         average: ``probs``, the mean of probabilities, whose logit becomes ``logits``; or
             ``logits``, the mean of logits, whose sigmoid becomes ``probs``. The order of
             films differs between the two.
@@ -53,7 +53,6 @@ class Views(abc.ABC):
         ConfigError: another average.
     """
 
-    task: Task
     average: str = PROBS
 
     def __post_init__(self) -> None:
@@ -61,31 +60,6 @@ class Views(abc.ABC):
             raise ConfigError(
                 f"eval.tta.average={self.average!r}: give {PROBS!r} or {LOGITS!r}"
             )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The task's."""
-        return self.task.classes
-
-    @property
-    def maps(self) -> Any:
-        """The task's: what maps its predictions carry."""
-        return getattr(self.task, "maps", False)
-
-    def create(self, key: jax.Array) -> nnx.Module:
-        """The task's model."""
-        return self.task.create(key)
-
-    def loss(
-        self,
-        model: nnx.Module,
-        batch: Batch,
-        *,
-        key: jax.Array | None,
-        step: jax.typing.ArrayLike,
-    ) -> Loss:
-        """The task's loss, of films as the plain pass reads them."""
-        return self.task.loss(model, batch, key=key, step=step)
 
     def check(self, height: int, width: int) -> None:
         """Refuses films without room for the views; computes nothing.
@@ -100,10 +74,6 @@ class Views(abc.ABC):
         film = jax.ShapeDtypeStruct((1, height, width, 1), jnp.uint8)
         jax.eval_shape(self._views, film)
 
-    def finalize(self, prediction: Prediction) -> Prediction:
-        """The task's."""
-        return self.task.finalize(prediction)
-
     def predict(
         self,
         model: nnx.Module,
@@ -114,8 +84,9 @@ class Views(abc.ABC):
     ) -> Prediction:
         """The task's prediction, averaged over the views.
 
-        With ``samples``, all views see the same dropout masks, and ``std`` is the mean of
-        the views' spreads, which is at least the spread of their mean.
+        Where dropout is sampled, all views see the same masks. ``std`` is the mean of the
+        views' spreads, which is at least the spread of their mean, and ``information``
+        the mean of the views' own, that of label and mask where the view is known.
 
         Raises:
             ConfigError: films without room for the views, or a task that predicts boxes
@@ -138,16 +109,37 @@ class Views(abc.ABC):
             logits=logits,
             probs=probs,
             std=None if found.std is None else jnp.mean(found.std, axis=0),
+            information=(
+                None
+                if found.information is None
+                else jnp.mean(found.information, axis=0)
+            ),
             maps=None if found.maps is None else self._maps(found.maps, batch.image),
         )
 
+    def passes(
+        self, model: nnx.Module, batch: Batch, *, key: jax.Array, samples: int
+    ) -> jax.Array:
+        """The task's passes with dropout, each averaged over the views."""
+
+        def read(image: jax.Array) -> jax.Array:
+            view = dataclasses.replace(batch, image=image)
+            return self.task.passes(model, view, key=key, samples=samples)
+
+        found = jax.lax.map(read, self._views(jnp.asarray(batch.image)))
+        return self._mean_logits(found)
+
     def _mean(self, found: Prediction) -> tuple[jax.Array, jax.Array]:
+        logits = self._mean_logits(found.logits)
         if self.average == LOGITS:
-            logits = jnp.mean(found.logits, axis=0)
             return logits, jax.nn.sigmoid(logits)
-        # logit(mean p) = ln Σp - ln Σ(1 - p), of a view's p that rounds to 0 or 1 too.
-        logits = _log_sum(found.logits) - _log_sum(-found.logits)
         return logits, jnp.mean(found.probs, axis=0)
+
+    def _mean_logits(self, logits: jax.Array) -> jax.Array:
+        """Over the first axis, the views."""
+        if self.average == LOGITS:
+            return jnp.mean(logits, axis=0)
+        return logit_of_mean(logits)
 
     @abc.abstractmethod
     def _views(self, image: jax.Array) -> jax.Array:
@@ -214,8 +206,3 @@ class TenCrop(Views):
 
     def _maps(self, maps: jax.Array, image: jax.Array) -> jax.Array:
         return frame_maps(maps[0], seen=self.size, side=image.shape[1])
-
-
-def _log_sum(logits: jax.Array) -> jax.Array:
-    """ln Σ_v σ(z_v)."""
-    return jax.nn.logsumexp(jax.nn.log_sigmoid(logits), axis=0)

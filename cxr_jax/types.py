@@ -84,6 +84,7 @@ class Prediction:
         boxes: predicted boxes, or None.
         regions: predicted regions, or None.
         std: float32 ``[B, C]``, spread over dropout masks, or None.
+        information: float32 ``[B, C]``, mutual information of label and mask in nats, with ``std``.
         observed: name → ``[B, …]``, what evaluators observed of each film, or None.
     """
 
@@ -93,6 +94,7 @@ class Prediction:
     boxes: Boxes | None = None
     regions: Regions | None = None
     std: ArrayLike | None = None
+    information: ArrayLike | None = None
     observed: dict[str, ArrayLike] | None = None
 
 

@@ -312,6 +312,11 @@ def test_a_narrowed_network_is_rebuilt(tmp_path, monkeypatch):
         (lambda c: c.update(step=-1), "run: step="),
         (lambda c: c.pop("step"), "its keys must be"),
         (lambda c: c.update(fit="crop"), "run: fit='crop', allowed is one of pad"),
+        (lambda c: c.update(mc={"samples": 9}), "run: mc={'samples': 9}, allowed"),
+        (
+            lambda c: c.update(mc={"samples": 10**9, "probs": "mean", "seed": 0}),
+            "run: mc=.*allowed is samples, probs, seed, or nothing",
+        ),
         (lambda c: c.update(enlarge=1), "run: enlarge=1, allowed is true or false"),
     ],
 )
@@ -323,7 +328,7 @@ def test_a_file_asks_for_nothing_but_parts_of_ours(exported, tmp_path, edit, wor
 
 def test_a_file_of_before_films_were_padded_is_of_stretched_ones(exported, tmp_path):
     def earlier(content):
-        del content["fit"], content["enlarge"]
+        del content["fit"], content["enlarge"], content["mc"]
 
     found = cxr_jax.load(rewritten(exported, tmp_path / "old.safetensors", earlier))
     assert (found.fit, found.enlarge) == ("stretch", False)

@@ -253,7 +253,8 @@ def test_prevalence_of_another_site(run, films, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fault", ["absent", "other weights", "other views", "nothing frozen"]
+    "fault",
+    ["absent", "other weights", "other views", "other passes", "nothing frozen"],
 )
 def test_calibration_of_other_weights_is_not_used(run, films, tmp_path, fault):
     copy = scaled(run, tmp_path, FROZEN if fault != "nothing frozen" else {})
@@ -271,6 +272,11 @@ def test_calibration_of_other_weights_is_not_used(run, films, tmp_path, fault):
         result["settings"]["tta"] = {"name": "cxr_jax.tta.TenCrop", "size": 14}
         path.write_text(json.dumps(result))
         words = "averaged other views"
+    if fault == "other passes":
+        result = json.loads(path.read_text())
+        result["settings"]["mc"] = {"samples": 20, "probs": "mean"}
+        path.write_text(json.dumps(result))
+        words = "averaged other passes"
     finding = cxr_jax.load(copy).predict(films["000.png"] / 255)
     assert not finding.calibrated.any() and np.isnan(finding.thresholds).all()
     np.testing.assert_array_equal(finding.probs, finding.raw)
@@ -293,8 +299,68 @@ def test_spread_over_dropout_masks(reader, films):
     film = films["000.png"] / 255
     plain, drawn = reader.predict(film), reader.predict(film, samples=30)
     assert (drawn.std > 0).all() and (drawn.std < 0.5).all()
-    np.testing.assert_array_equal(drawn.raw, plain.raw)
+    assert (drawn.information > 0).all() and plain.information is None
+    np.testing.assert_allclose(drawn.raw, plain.raw, rtol=1e-6)
     assert "low spread does not mean correct" in str(drawn.table())
+    assert "low spread" not in str(plain.table()) and not plain.flagged.any()
+    # The masks are the seed's, whatever is read beside a film.
+    many = reader.predict([films["001.png"] / 255, film, film], samples=30)
+    for finding in many[1:]:
+        np.testing.assert_allclose(finding.std, drawn.std, rtol=1e-5)
+    other = reader.predict(film, samples=30, seed=1)
+    assert (np.abs(other.std - drawn.std) > 1e-6).all()
+
+
+def test_findings_above_the_largest_spread_allowed_are_flagged(reader, films):
+    film = films["000.png"] / 255
+    std = reader.predict(film, samples=30).std
+    bar = float(np.sort(std)[-2])
+    found = reader.predict(film, samples=30, max_std=bar)
+    assert found.max_std == bar and reader.predict(film).max_std == 0.1
+    assert found.flagged.tolist() == (std > bar).tolist() and found.flagged.sum() == 1
+    told = [found.to_dict()["findings"][c]["flagged"] for c in found.classes]
+    cells = ["(flagged)" in row[1] for row in found.table().rows]
+    assert cells == told == found.flagged.tolist()
+    assert f"Flagged: spread above {bar:g}." in str(found)
+    for wrong in ({"samples": -1}, {"max_std": -0.1}, {"max_std": float("nan")}):
+        with pytest.raises(ConfigError, match="numbers from 0 on"):
+            reader.predict(film, **wrong)
+
+
+def test_a_network_without_dropout_has_no_spread_to_give(run, films, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    path = copy / "config.json"
+    config = json.loads(path.read_text())
+    config["task"]["head"]["dropout"] = 0.0
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="samples=5: this network has no dropout"):
+        cxr_jax.load(copy).predict(films["000.png"] / 255, samples=5)
+
+
+def test_spreads_are_written_beside_the_predictions(reader, films, tmp_path):
+    for name in ("000.png", "001.png"):
+        (tmp_path / name).write_bytes(png(films[name]))
+    paths = [tmp_path / name for name in ("000.png", "001.png")]
+    out = tmp_path / "out"
+    options = {"samples": 30, "max_std": 0.01}
+    assert predict_files.predict_files(reader, paths, out, **options) == 0
+    with open(out / "uncertainty.csv") as file:
+        rows = list(csv.reader(file))
+    names = ("bright", "left", "rare")
+    kinds = [f"{name}@{kind}" for kind in ("std", "information") for name in names]
+    assert rows[0] == ["id", *kinds]
+    alone = reader.predict(films["001.png"] / 255, samples=30)
+    np.testing.assert_allclose(np.float64(rows[2][1:4]), alone.std, rtol=1e-5)
+    np.testing.assert_allclose(np.float64(rows[2][4:]), alone.information, rtol=1e-3)
+    lines = [json.loads(s) for s in (out / "findings.jsonl").read_text().splitlines()]
+    flags = sum(line["findings"][c]["flagged"] for line in lines for c in names)
+    text = (out / "predictions.txt").read_text()
+    assert "low spread does not mean correct" in text
+    assert f"{flags} findings are flagged: their spread is above 0.01" in text
+    # Read again without passes, the file of before does not stay.
+    assert predict_files.predict_files(reader, paths, out) == 0
+    assert not (out / "uncertainty.csv").exists()
 
 
 @pytest.fixture

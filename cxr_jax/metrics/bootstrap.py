@@ -195,8 +195,8 @@ def weighted_metrics(ranking: Ranking, weights: jax.Array) -> Resampled:
         last = film.last[:, None]
         pairs = (fp - before[1]) * (tp + before[0])
         found = (tp - before[0]) * tp / jnp.maximum(tp + fp, 1)
-        auroc = _add(auroc, jnp.where(last, pairs, 0))
-        precision = _add(precision, jnp.where(last, found, 0))
+        auroc = add(auroc, jnp.where(last, pairs, 0))
+        precision = add(precision, jnp.where(last, found, 0))
         before = (jnp.where(last, tp, before[0]), jnp.where(last, fp, before[1]))
         return ((tp, fp), before, auroc, precision), None
 
@@ -274,7 +274,7 @@ def _drawn(key: jax.Array, numbers: jax.Array, *, units: int) -> jax.Array:
     return jax.vmap(partial(draw_weights, units=units))(keys)
 
 
-def _add(total: tuple[jax.Array, jax.Array], term: jax.Array):
+def add(total: tuple[jax.Array, jax.Array], term: jax.Array):
     """Kahan's sum: float32 alone would drift by 1e-5 over 20,000 terms."""
     value, lost = total
     term = term - lost

@@ -22,6 +22,7 @@ NETWORK = ("model", "head", "size", "maps")
 FITS = ("pad", "stretch")  # those of data.image
 # Sum of a part's numbers: a file shall not ask for a network that takes hours to build.
 _MOST = 4096
+_MC = ("samples", "probs", "seed")
 _PLATT_NUMBERS = ("slope", "intercept", "prevalence")
 
 
@@ -37,6 +38,8 @@ class Origin:
             of the middle that is read of a film; 0 for all) and ``maps``.
         tta: the test-time augmentation of its evaluation, a ``name`` and arguments;
             empty for none.
+        mc: passes with dropout of its evaluation, ``samples``, ``probs`` (``mean`` or
+            ``plain``) and ``seed``; empty for none.
         frozen: per class, what was chosen on validation films: ``operating_points`` on
             raw probabilities and ``platt``; ``chosen_on`` says which films. Empty where
             nothing belongs to these weights.
@@ -58,6 +61,7 @@ class Origin:
     # Files of before they were written down are of stretched films.
     fit: str = "stretch"
     enlarge: bool = False
+    mc: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for name, (right, allowed) in _RULES.items():
@@ -85,7 +89,7 @@ class Origin:
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"run: not JSON: {error}") from error
         known = {field.name for field in dataclasses.fields(cls)}
-        needed = known - {"fit", "enlarge"}
+        needed = known - {"fit", "enlarge", "mc"}
         if not isinstance(fields, dict) or not needed <= fields.keys() <= known:
             raise CheckpointError(
                 f"run: its keys must be {', '.join(sorted(known))}: export the run again"
@@ -189,6 +193,19 @@ def _scaling(platt: Mapping[str, Any]) -> bool:
     return all(map(_number, (slope, intercept, share))) and 0 < share < 1
 
 
+def _passes(value: Any) -> bool:
+    """Of Monte-Carlo dropout; few enough that reading a film does not take hours."""
+    if not isinstance(value, Mapping) or set(value) not in (set(), set(_MC)):
+        return False
+    return not value or (
+        type(value["samples"]) is int
+        and 0 < value["samples"] <= _MOST
+        and value["probs"] in ("mean", "plain")
+        and type(value["seed"]) is int
+        and -(2**63) <= value["seed"] < 2**63
+    )
+
+
 _RULES = {
     "dataset": (lambda v: isinstance(v, str), "text"),
     "step": (lambda v: type(v) is int and v >= 0, "a number of steps"),
@@ -201,6 +218,7 @@ _RULES = {
         f"{', '.join(NETWORK)} of a network, with a name and plain arguments each",
     ),
     "tta": (lambda v: v == {} or _part(v), "a name and plain arguments, or nothing"),
+    "mc": (_passes, f"{', '.join(_MC)}, or nothing"),
     "frozen": (_frozen, f"{', '.join(FROZEN)} per class, in finite numbers"),
     "missing": (lambda v: isinstance(v, str), "text"),
     "fit": (lambda v: v in FITS, f"one of {', '.join(FITS)}"),

@@ -7,8 +7,9 @@ from typing import Any
 
 from etils import epath
 
-from cxr_jax import logbook
+from cxr_jax import logbook, passes
 from cxr_jax.errors import DataError
+from cxr_jax.passes import Passes
 from cxr_jax.samples import Samples, read_samples
 
 # The part that a page is about: the first of these that was evaluated.
@@ -26,6 +27,7 @@ class Evidence:
         results: part → ``result.json``, the headline's part first.
         curves: class → ROC points, of the headline's part.
         samples: films of the headline's part, or None.
+        passes: findings of the headline's part pass by pass, or None.
         name: of the run, among those that stand beside it.
     """
 
@@ -35,6 +37,7 @@ class Evidence:
     results: Mapping[str, Mapping[str, Any]]
     curves: Mapping[str, Mapping[str, Sequence[float]]]
     samples: Samples | None
+    passes: Passes | None = None
     name: str = ""
 
     @property
@@ -100,6 +103,7 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         results={name: found[name] for name in order},
         curves=_read_json(folder / order[0] / "curves.json").get("roc", {}),
         samples=read_samples(folder / order[0]),
+        passes=passes.read(folder / order[0]),
         name=workdir.name,
     )
 

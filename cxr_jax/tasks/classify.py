@@ -1,5 +1,6 @@
 """Multi-label classification of films: CheXNet and its relatives."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from flax import nnx
 from cxr_jax import config, explain
 from cxr_jax.data import augment, resample
 from cxr_jax.errors import ConfigError
+from cxr_jax.models import thinned
 from cxr_jax.models.heads import Classifier
 from cxr_jax.objective import Objective
 from cxr_jax.types import Batch, Loss, Prediction
@@ -124,8 +126,8 @@ class Classify:
             model: any mode; it reads its running statistics here.
             batch: films; labels are not looked at.
             key: of the dropout masks, where ``samples`` > 0.
-            samples: dropout masks per film. ``probs`` is then their mean and ``std``
-                their standard deviation; ``logits`` stays the plain pass.
+            samples: passes T with a dropout mask each, see ``passes``. ``probs`` is then
+                their mean, ``logits`` its logit, ``std`` their standard deviation.
 
         Returns:
             float32 throughout.
@@ -135,22 +137,32 @@ class Classify:
 
         Reference: Gal and Ghahramani, Dropout as a Bayesian approximation, ICML 2016.
         """
-        reading = nnx.view(model, use_running_average=True, raise_if_not_found=False)
-        features = reading.features(self.preprocess(batch.image))
-        logits = reading.head(features)
-        probs, std = jax.nn.sigmoid(logits), None
+        head, features = self._read(model, batch)
         if samples:
-            keys = jax.random.split(key, samples)
-            drawn = jax.nn.sigmoid(
-                jax.vmap(lambda k: reading.head(features, key=k))(keys)
-            )
-            probs, std = jnp.mean(drawn, axis=0), jnp.std(drawn, axis=0)
-        maps = self._maps(reading.head, features)
+            drawn = thinned.passes(head, features, key=key, samples=samples)
+            found = Prediction(**vars(thinned.spread(drawn)))
+        else:
+            logits = head(features)
+            found = Prediction(logits=logits, probs=jax.nn.sigmoid(logits))
+        maps = self._maps(head, features)
         if maps is not None and self.size:
             side = batch.image.shape[1]
             maps = resample.frame_maps(maps, seen=self.size, side=side)
-        prediction = Prediction(logits=logits, probs=probs, maps=maps, std=std)
-        return jax.tree.map(lambda x: x.astype(jnp.float32), prediction)
+        found = dataclasses.replace(found, maps=maps)
+        return jax.tree.map(lambda x: x.astype(jnp.float32), found)
+
+    def passes(
+        self, model: Classifier, batch: Batch, *, key: jax.Array, samples: int
+    ) -> jax.Array:
+        """Logits ``[T, B, C]`` of the passes that ``predict`` sums up, in float32."""
+        head, features = self._read(model, batch)
+        drawn = thinned.passes(head, features, key=key, samples=samples)
+        return drawn.astype(jnp.float32)
+
+    def _read(self, model: Classifier, batch: Batch) -> tuple[nnx.Module, jax.Array]:
+        """The head in its reading mode, and what the backbone gives it."""
+        reading = nnx.view(model, use_running_average=True, raise_if_not_found=False)
+        return reading.head, reading.features(self.preprocess(batch.image))
 
     def _maps(self, head: nnx.Module, features: jax.Array) -> jax.Array | None:
         if self.maps == GRAD_CAM:
