@@ -11,8 +11,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from cxr_jax.errors import ConfigError
-from cxr_jax.models.layers import BatchNorm, Conv, Moments, draw_kernels, max_pool
+from cxr_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    Moments,
+    checked,
+    draw_kernels,
+    max_pool,
+    taps_until,
+)
 
 
 class DenseNet(nnx.Module):
@@ -28,7 +35,9 @@ class DenseNet(nnx.Module):
             ``size / (stem_stride · (2 if stem_pool else 1) · 2^(len(blocks) - 1))`` cells.
         in_channels: channels of a film, 1 or 3.
         tap: where ``features`` reads by default: ``"block1"`` … ``"blockN"`` (the output
-            of a dense block, no norm), ``"norm"`` (torchvision's ``norm5``), ``"relu"``.
+            of a dense block, no norm), ``"norm"`` (torchvision's ``norm5``), ``"relu"``;
+            the last one where empty.
+        until: the last tap there is; nothing is built behind it. All where empty.
         epsilon: of every batch norm; Keras has 1.001e-5.
         momentum: of the running statistics, in Flax's sense.
         dtype: type of activations, ``float32`` or ``bfloat16``; statistics and sums of
@@ -50,15 +59,17 @@ class DenseNet(nnx.Module):
         stem_stride: int = 2,
         stem_pool: bool = True,
         in_channels: int = 3,
-        tap: str = "relu",
+        tap: str = "",
+        until: str = "",
         epsilon: float = 1e-5,
         momentum: float = 0.9,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.taps = (*(f"block{n + 1}" for n in range(len(blocks))), "norm", "relu")
-        self.tap = self._known(tap)
+        taps = (*(f"block{n + 1}" for n in range(len(blocks))), "norm", "relu")
+        self.taps = taps_until(until, taps)
+        self.tap = checked("tap", tap or self.taps[-1], self.taps)
         self.dtype = jnp.dtype(dtype)
         self.stem_pool = stem_pool
         param_dtype = jnp.dtype(param_dtype)
@@ -73,22 +84,26 @@ class DenseNet(nnx.Module):
         self.stem_norm = norm(stem_width)
         self.blocks, self.transitions = nnx.List([]), nnx.List([])
         width, self.widths = stem_width, ()
-        for number, depth in enumerate(blocks):
+        for number, depth in enumerate(blocks[: len(self.taps)]):
             if number:
                 self.transitions.append(_Transition(width, norm=norm, conv=conv))
                 width //= 2
             self.blocks.append(_Block(width, depth, growth, norm=norm, conv=conv))
             width += depth * growth
             self.widths += (width,)
-        self.norm = norm(width)
+        if "norm" in self.taps:
+            self.norm = norm(width)
         draw_kernels(self, rngs.params())
 
-    def features(self, x: jax.Array, *, tap: str | None = None) -> jax.Array:
+    def features(
+        self, x: jax.Array, *, tap: str | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
         """Features of normalised films.
 
         Args:
             x: ``[B, H, W, in_channels]``.
             tap: where to read; the constructor's by default.
+            key: ignored; nothing here is random.
 
         Returns:
             ``[B, h, w, F]`` of the compute type; F is ``num_features(tap)``.
@@ -96,7 +111,7 @@ class DenseNet(nnx.Module):
         Raises:
             ConfigError: an unknown tap.
         """
-        tap = self.tap if tap is None else self._known(tap)
+        tap = checked("tap", tap or self.tap, self.taps)
         x = nnx.relu(self.stem_norm(self.stem(x.astype(self.dtype))))
         x = max_pool(x) if self.stem_pool else x
         moments = None
@@ -115,13 +130,8 @@ class DenseNet(nnx.Module):
 
     def num_features(self, tap: str | None = None) -> int:
         """F at a tap; the constructor's tap by default."""
-        tap = self.tap if tap is None else self._known(tap)
+        tap = checked("tap", tap or self.tap, self.taps)
         return (*self.widths, self.widths[-1], self.widths[-1])[self.taps.index(tap)]
-
-    def _known(self, tap: str) -> str:
-        if tap not in self.taps:
-            raise ConfigError(f"tap={tap!r}: choose one of {', '.join(self.taps)}")
-        return tap
 
 
 class _Block(nnx.Module):

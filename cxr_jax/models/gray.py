@@ -30,21 +30,18 @@ class GrayStem(Conv):
     def __init__(self, conv: Conv):
         self.kernel = conv.kernel
         self.border = nnx.Param(jnp.zeros_like(conv.kernel[...]))
+        self.bias = conv.bias
         self.stride = conv.stride
+        self.padding = conv.padding
+        self.depthwise = conv.depthwise
         self.dtype = conv.dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves ``x [B, H, W, 1]``."""
-        kernel = self.border[...].astype(self.dtype)
-        edge = (kernel.shape[0] // 2,) * 2
-        constant = jax.lax.conv_general_dilated(
-            jnp.ones((1, *x.shape[1:]), self.dtype),
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=(edge, edge),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        ones = jnp.ones((1, *x.shape[1:]), self.dtype)
+        return super().__call__(x) + self.convolve(
+            ones, self.border[...].astype(self.dtype)
         )
-        return super().__call__(x) + constant
 
 
 class GrayDenseNet(DenseNet):

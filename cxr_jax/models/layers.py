@@ -2,27 +2,37 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from cxr_jax.errors import ConfigError
+from cxr_jax.models.depthwise import depthwise
+
 # torchvision's choice for linear layers: U(±1/√fan_in).
 linear_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Conv(nnx.Module):
-    """A square convolution without bias; ``draw_kernels`` gives it its weights.
+    """A square convolution; ``draw_kernels`` gives it its weights.
 
     A 1×1 convolution is a matrix product, which compilers do faster, and its kernel is
-    ``[F_in, F_out]``; that of a wider one is ``[k, k, F_in, F_out]``.
+    ``[F_in, F_out]``; that of a wider one is ``[k, k, F_in, F_out]``, of a depthwise one
+    ``[k, k, 1, F]``.
 
     Args:
         features_in: F_in.
         features_out: F_out.
         kernel: k in pixels, odd.
-        stride: in pixels; borders are padded with k // 2 zeros.
+        stride: in pixels.
+        padding: zeros around the film. ``"half"``: k // 2 on every side, as torchvision;
+            ``"same"``: as few as leave ``ceil(size / stride)`` cells, an odd one behind,
+            as Keras; ``"valid"``: none.
+        depthwise: each feature is seen alone; F_out is F_in.
+        bias: whether a number per feature is added; it starts at 0.
         dtype: type of the arithmetic and the result.
         param_dtype: type of the kernel.
     """
@@ -34,48 +44,112 @@ class Conv(nnx.Module):
         kernel: int = 1,
         stride: int = 1,
         *,
+        padding: str = "half",
+        depthwise: bool = False,
+        bias: bool = False,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ):
-        shape = (features_in, features_out)
-        if (kernel, stride) != (1, 1):
+        shape = (1 if depthwise else features_in, features_out)
+        if (kernel, stride, depthwise) != (1, 1, False):
             shape = (kernel, kernel, *shape)
         self.kernel = nnx.Param(jnp.zeros(shape, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(features_out, param_dtype)) if bias else None
         self.stride = stride
+        self.padding = padding
+        self.depthwise = depthwise
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolves ``x [B, H, W, F_in]``."""
-        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        """Convolves ``x [B, H, W, F_in]``; a 1×1 convolution takes any ``[..., F_in]``."""
+        y = self.convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        if self.bias is None:
+            return y
+        bias = self.bias[...].astype(self.dtype)
+        return y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """With another kernel of the same type as x, and without the bias."""
         if kernel.ndim == 2:
             return jnp.tensordot(x, kernel, axes=1)
-        edge = (kernel.shape[0] // 2,) * 2
+        edges = [self._edges(size, kernel.shape[0]) for size in x.shape[1:3]]
+        if self.depthwise:
+            x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
+            return depthwise(x, kernel[:, :, 0], self.stride)
         return jax.lax.conv_general_dilated(
             x,
             kernel,
             window_strides=(self.stride, self.stride),
-            padding=(edge, edge),
+            padding=edges,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
+    def _edges(self, size: int, kernel: int) -> tuple[int, int]:
+        """Zeros before and behind an axis."""
+        if self.padding == "half":
+            return (kernel // 2, kernel // 2)
+        if self.padding == "valid":
+            return (0, 0)
+        cells = -(-size // self.stride)
+        zeros = max((cells - 1) * self.stride + kernel - size, 0)
+        return (zeros // 2, zeros - zeros // 2)
 
-def draw_kernels(module: nnx.Module, key: jax.Array) -> None:
-    """Fills every ``Conv`` of a module from N(0, 2 / fan_in), as torchvision does.
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """How kernels are drawn: independent values of one variance.
+
+    Attributes:
+        draw: (key, shape, type) → values of mean 0 and variance 1.
+        variance: (fan_in, fan_out) → the variance wanted.
+    """
+
+    draw: Callable[..., jax.Array]
+    variance: Callable[[int, int], float]
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    limit = math.sqrt(3.0)
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def _truncated(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    # What is left of a normal's spread when it is cut off at two sigma.
+    return (
+        jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) / 0.8796256610342398
+    )
+
+
+# torchvision's DenseNet, He et al., ICCV 2015; JAX's own ``he_normal`` is truncated.
+HE_NORMAL = Start(jax.random.normal, lambda fan_in, fan_out: 2 / fan_in)
+# Keras' EfficientNet.
+FAN_OUT = Start(_truncated, lambda fan_in, fan_out: 2 / fan_out)
+# Keras' default; Glorot and Bengio, AISTATS 2010.
+GLOROT = Start(_uniform, lambda fan_in, fan_out: 2 / (fan_in + fan_out))
+
+
+def draw_kernels(module: nnx.Module, key: jax.Array, start: Start = HE_NORMAL) -> None:
+    """Fills every ``Conv`` of a module with values of mean 0.
 
     One draw for all: a random generator per layer takes XLA twenty seconds to compile
-    for DenseNet-121. JAX's ``he_normal`` is truncated; this is not.
+    for DenseNet-121.
 
-    Reference: He et al., Delving deep into rectifiers, ICCV 2015.
+    Args:
+        module: whose convolutions are filled.
+        key: of the draw.
+        start: distribution and variance; by default N(0, 2 / fan_in), as torchvision.
     """
     convs = [m for _, m in nnx.iter_modules(module) if isinstance(m, Conv)]
     sizes = [conv.kernel[...].size for conv in convs]
-    draws = jax.random.normal(key, (sum(sizes),), convs[0].kernel[...].dtype)
-    start = 0
+    draws = start.draw(key, (sum(sizes),), convs[0].kernel[...].dtype)
+    begin = 0
     for conv, size in zip(convs, sizes, strict=True):
         shape = conv.kernel[...].shape
-        values = jax.lax.slice_in_dim(draws, start, start + size).reshape(shape)
-        conv.kernel[...] = values * math.sqrt(2.0 / math.prod(shape[:-1]))
-        start += size
+        values = jax.lax.slice_in_dim(draws, begin, begin + size).reshape(shape)
+        fan_in = math.prod(shape[:-1])
+        fan_out = math.prod(shape[:-2]) * (1 if conv.depthwise else shape[-1])
+        conv.kernel[...] = values * math.sqrt(start.variance(fan_in, fan_out))
+        begin += size
 
 
 @jax.tree_util.register_dataclass
@@ -202,15 +276,44 @@ def max_pool(
     return x
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def dropout(
+    x: jax.Array,
+    rate: float,
+    key: jax.Array | None,
+    *,
+    shape: tuple[int, ...] | None = None,
+) -> jax.Array:
     """Zeroes each element with probability ``rate`` and scales the others up.
 
     Args:
         x: any shape.
         rate: in [0, 1).
         key: random key; None reads, and returns ``x``.
+        shape: of the mask, where elements fall together: ``(B, 1, 1, 1)`` drops whole
+            films, which is stochastic depth; that of ``x`` by default.
     """
     if key is None or rate == 0.0:
         return x
-    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    kept = jax.random.bernoulli(key, 1.0 - rate, shape or x.shape)
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def checked(what: str, value: str, known: tuple[str, ...]) -> str:
+    """The value, if it is one of those that are known.
+
+    Raises:
+        ConfigError: it is none; ``what`` names it.
+    """
+    if value not in known:
+        raise ConfigError(f"{what}={value!r}: choose one of {', '.join(known)}")
+    return value
+
+
+def taps_until(until: str, taps: tuple[str, ...]) -> tuple[str, ...]:
+    """The taps of a network that ends at one of them; all where it names none.
+
+    Raises:
+        ConfigError: an unknown one.
+    """
+    last = checked("until", until or taps[-1], taps)
+    return taps[: taps.index(last) + 1]

@@ -180,6 +180,23 @@ def test_taps_have_the_widths_they_announce():
         assert features.shape == (1, side, side, model.num_features(tap))
 
 
+def test_what_lies_behind_a_tap_is_not_built():
+    create = functools.partial(densenet.densenet121, until="block4")
+    model = abstract(lambda key: create(rngs=nnx.Rngs(params=key)))
+    # Keras counts the same up to conv5_block16_concat.
+    assert size(model, nnx.Param) + size(model, nnx.BatchStat) == 7_033_408
+    assert (model.tap, model.num_features()) == ("block4", 1024)
+    whole, cut = tiny(), tiny(until="block1")
+    names = [{p for p, _ in nnx.to_flat_state(nnx.state(m))} for m in (whole, cut)]
+    assert {path[0] for path in names[0] - names[1]} == {"norm"} and names[1] < names[0]
+    x = jax.random.normal(jax.random.key(1), (1, 8, 8, 3))
+    np.testing.assert_array_equal(cut(x), whole.features(x, tap="block1"))
+    with pytest.raises(ConfigError, match="'relu': choose one of block1$"):
+        cut.features(x, tap="relu")
+    with pytest.raises(ConfigError, match="until='block2'.*block1, norm, relu"):
+        tiny(until="block2")
+
+
 def test_unknown_tap_is_named_with_the_known_ones():
     with pytest.raises(ConfigError, match="norm5.*block1, norm, relu"):
         tiny(tap="norm5")
