@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import logging
+import re
 
 import jax
 from etils import epath
 from ml_collections import config_dict
 
 from cxr_jax import config as configs
-from cxr_jax import frequencies, optim, sharding
+from cxr_jax import frequencies, optim, outline, sharding
 from cxr_jax.division import Division
 from cxr_jax.errors import CheckpointError, ConfigError
 from cxr_jax.evaluators.base import Evaluator
@@ -141,18 +142,43 @@ def first_state(
 
 
 def summary(config: config_dict.ConfigDict) -> str:
-    """Parameters and batch statistics by name and shape, and their counts."""
+    """The network's parts with their output shapes, every parameter, and their counts.
+
+    Shapes are of films as large as the dataset's name says, or the config, or of 224
+    pixels.
+    """
     task = configs.build(config.task)
     model = ModelDef.of(task.create)
+    size = _film_size(config)
+    told = outline.outline(task, model, phases=config.phases, size=size)
     params, rest = flatten(model.params), flatten(model.rest)
-    frozen = optim.partition(params, config.phases[0])[1]
-    lines = [f"{name:60} {x.shape!s:>20} {x.size:>12,}" for name, x in params.items()]
-    count = {
-        "parameters": params,
-        "trainable in the first phase": params.keys() - frozen.keys(),
-        "batch statistics": rest,
-    }
-    every = params | rest
+    lines = [f"films of {size} pixels", outline.text(told), ""] if told else []
+    lines += [f"{name:60} {x.shape!s:>20} {x.size:>12,}" for name, x in params.items()]
+    count = {"parameters": params, "batch statistics": rest}
     for what, names in count.items():
-        lines.append(f"{what}: {sum(every[n].size for n in names):,}")
+        lines.append(f"{what}: {sum(x.size for x in names.values()):,}")
+    for number, phase in enumerate(config.phases, start=1):
+        trained = optim.partition(params, phase)[0]
+        total = sum(x.size for x in trained.values())
+        lines.append(f"trainable in phase {number}: {total:,}")
     return "\n".join(lines)
+
+
+def _film_size(config: config_dict.ConfigDict) -> int:
+    """Pixels of a side."""
+    told = re.search(r"/(\d+)px", config.data.dataset)
+    if told:
+        return int(told[1])
+    return config.augment.size or config.task.get("size", 0) or 224
+
+
+def describe(
+    config: config_dict.ConfigDict, trainer: Trainer, workdir: epath.Path, *, size: int
+) -> None:
+    """Writes ``WORKDIR/model.json``, what the network is made of; see ``outline``."""
+    told = outline.outline(
+        trainer.task, trainer.model_def, phases=config.phases, size=size
+    )
+    if told is not None:
+        text = json.dumps(told, indent=1, ensure_ascii=False)
+        write_atomically(workdir / outline.FILE, text + "\n")

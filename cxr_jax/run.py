@@ -21,7 +21,13 @@ from cxr_jax import (
     tta,
     workdir,
 )
-from cxr_jax.assembly import first_state, make_evaluators, make_task, make_trainer
+from cxr_jax.assembly import (
+    describe,
+    first_state,
+    make_evaluators,
+    make_task,
+    make_trainer,
+)
 from cxr_jax.checkpoint import Checkpoints
 from cxr_jax.data import leakage, pipeline, splits
 from cxr_jax.division import Division, divide
@@ -163,6 +169,7 @@ def open_run(
     folder = workdir.prepare(path, config, passport)
     if jax.process_index() == 0:
         write_atomically(folder / leakage.FILE, division.ids())
+        describe(config, trainer, folder, size=dataset.manifest.image_size)
     return Run(
         config=config,
         workdir=folder,

@@ -19,7 +19,7 @@ LEVELS = {
     2: "division explain frequencies hooks intake objective passes plots samples score_flags scoring studies",
     3: "evaluators.* finding tasks.base",
     4: "checkpoint optim sampled tasks.* tta",
-    5: "evaluate step",
+    5: "evaluate outline step",
     6: "assembly best reading rehearsal train",
     7: "predict run pages.*",
     8: "export loading predict_files report results",

@@ -251,6 +251,7 @@ class BatchNorm(nnx.Module):
         self.var[...] = past * self.var[...] + now * moments.var
 
 
+@jax.named_scope("max pooling")
 def max_pool(
     x: jax.Array, *, window: int = 3, stride: int = 2, padding: int = 1
 ) -> jax.Array:
@@ -294,8 +295,9 @@ def dropout(
     """
     if key is None or rate == 0.0:
         return x
-    kept = jax.random.bernoulli(key, 1.0 - rate, shape or x.shape)
-    return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
+    with jax.named_scope(f"dropout {rate:g}"):
+        kept = jax.random.bernoulli(key, 1.0 - rate, shape or x.shape)
+        return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
 def checked(what: str, value: str, known: tuple[str, ...]) -> str:

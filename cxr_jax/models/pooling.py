@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.named_scope("global average pooling")
 def gap(features: jax.Array) -> jax.Array:
     """Global average pooling, ``1/(hw) Σ_ij x_ij``, in float32 at least.
 

@@ -29,6 +29,7 @@ class Evidence:
         samples: films of the headline's part, or None.
         passes: findings of the headline's part pass by pass, or None.
         name: of the run, among those that stand beside it.
+        model: what the network is made of, as ``outline`` says; empty where unknown.
     """
 
     config: Mapping[str, Any]
@@ -39,6 +40,7 @@ class Evidence:
     samples: Samples | None
     passes: Passes | None = None
     name: str = ""
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def main(self) -> Mapping[str, Any]:
@@ -80,7 +82,8 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
 
     Args:
         workdir: with ``evaluation/SPLIT`` of at least one split; ``config.json``,
-            ``split.json``, ``metrics.jsonl`` and ``samples.npz`` where there are any.
+            ``split.json``, ``model.json``, ``metrics.jsonl`` and ``samples.npz`` where
+            there are any.
 
     Raises:
         DataError: nothing was evaluated yet, or a file is not JSON.
@@ -105,6 +108,7 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         samples=read_samples(folder / order[0]),
         passes=passes.read(folder / order[0]),
         name=workdir.name,
+        model=_read_json(workdir / "model.json"),
     )
 
 
