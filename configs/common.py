@@ -114,6 +114,8 @@ def base() -> config_dict.ConfigDict:
         "The model sees one frontal film: no prior films, no lateral view, no history."
     )
     c.report.published = ()  # columns: name, source, split, values
+    c.report.model = ""  # the network in a word or two, for columns of several runs
+    c.report.published_hyperparameters = ()  # pairs: name, value
     c.report.reader_study = ()  # published: name, split, metric, average, model
     c.report.published_counts = ()  # name, counts: type → (normal, abnormal) studies
     c.report.published_kinds = ()  # name, studies, counts: kind → studies

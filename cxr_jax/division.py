@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import config_dict
@@ -13,6 +14,8 @@ from cxr_jax.data.leakage import Films
 from cxr_jax.data.order import Order, order_of
 from cxr_jax.data.source import Dataset
 from cxr_jax.errors import DataError
+
+LABELS = "labels.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,35 @@ class Division:
             )
         columns = [records.classes.index(name) for name in classes]
         return records.labels[self.split.parts["train"]][:, columns]
+
+    def label_counts(self) -> dict[str, Any]:
+        """The content of ``labels.json``: how often each label of the dataset is given.
+
+        Returns:
+            ``classes``, of the dataset; and ``films``, ``none`` (films that no label calls
+            positive, and one calls negative) and ``positives`` (class → films), each by
+            ``dataset`` and part.
+        """
+        records = self.dataset.records
+        every = {"dataset": np.arange(len(records)), **self.split.parts}
+        labels = {name: records.labels[index] for name, index in every.items()}
+        return {
+            "classes": list(records.classes),
+            "films": {name: len(rows) for name, rows in labels.items()},
+            "none": {
+                name: int(((rows != 1).all(axis=1) & (rows == 0).any(axis=1)).sum())
+                for name, rows in labels.items()
+            },
+            "positives": {
+                name: {
+                    label: int(count)
+                    for label, count in zip(
+                        records.classes, (rows == 1).sum(axis=0), strict=True
+                    )
+                }
+                for name, rows in labels.items()
+            },
+        }
 
     def train_groups(self) -> Categories | None:
         """Groups of the training films."""

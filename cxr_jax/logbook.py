@@ -64,18 +64,29 @@ class Logbook:
         partial.replace(self._path)
         self._events = _Events(workdir / "tensorboard", step=step)
 
-    def write(self, *, step: int, epoch: float, split: str, **values: float) -> None:
+    def write(
+        self,
+        *,
+        step: int,
+        epoch: float,
+        split: str,
+        phase: int | None = None,
+        **values: float,
+    ) -> None:
         """Adds one line; values that are not finite become null, as JSON has no NaN.
 
         Args:
             step: training steps done.
             epoch: the same in epochs.
             split: ``train`` or ``val``.
+            phase: of the training, where it is known; not for TensorBoard.
             **values: name → number.
         """
         if not self._active:
             return
         line: dict[str, Any] = {"step": step, "epoch": round(epoch, 6), "split": split}
+        if phase is not None:
+            line["phase"] = phase
         line |= {k: v if math.isfinite(v) else None for k, v in values.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.extend import core
 
 from cxr_jax import optim
+from cxr_jax.models import parts
 from cxr_jax.models.state import Arrays, ModelDef, flatten
 from cxr_jax.tasks.base import Task
 
@@ -21,10 +22,8 @@ FILE = "model.json"
 SCHEMA = 1
 INPUT = "input"
 OTHER = "further arrays"
-CONTAINERS = (nnx.List, nnx.Dict)
 
 Shape = tuple[int, ...]
-Path = tuple[Any, ...]
 
 
 def outline(
@@ -62,7 +61,7 @@ def outline(
     film = jax.eval_shape(task.preprocess, film)
     count = _Count.of(flatten(definition.params), flatten(definition.rest), phases)
     shapes: dict[str, Shape] = {}
-    modules: dict[str, _Module] = {}
+    modules: dict[str, parts.Module] = {}
 
     def forward(film: jax.Array, params: Arrays, rest: Arrays, key: jax.Array):
         model = nnx.view(
@@ -70,19 +69,19 @@ def outline(
             use_running_average=True,
             raise_if_not_found=False,
         )
-        modules.update(_parts(model))
-        _wrap(model, modules, lambda name, shape: shapes.setdefault(name, shape))
+        modules.update(parts.parts_of(model))
+        parts.watch(model, modules, lambda name, shape: shapes.setdefault(name, shape))
         return model(film, key=key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     arrays = flatten(definition.params), flatten(definition.rest)
     traced = jax.make_jaxpr(forward)(film, *arrays, key).jaxpr
     nodes, outputs = _flow(traced, modules)
-    parts = [_described(name, node, modules, shapes, count) for name, node in nodes]
+    described = [_described(name, node, modules, shapes, count) for name, node in nodes]
     return {
         "schema": SCHEMA,
         "input": list(film.shape[1:]),
-        "parts": parts + count.others(parts),
+        "parts": described + count.others(described),
         "outputs": outputs,
     } | count.of_all()
 
@@ -151,9 +150,9 @@ class _Count:
     def none(self) -> dict[str, Any]:
         return self._where(lambda key: False)
 
-    def others(self, parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def others(self, told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Arrays that no part holds, as a part of their own, so that sums are right."""
-        named = tuple(f"{part['name']}/" for part in parts if part["kind"])
+        named = tuple(f"{part['name']}/" for part in told if part["kind"])
         left = self._where(lambda key: not key.startswith(named))
         about = {"name": OTHER, "kind": "", "inputs": [], "shape": None, "stages": []}
         return [about | left] if left["parameters"] + left["statistics"] else []
@@ -170,110 +169,6 @@ class _Count:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Module:
-    """A module that is a part: its place, its class, its stages by name."""
-
-    path: Path
-    kind: str
-    stages: Mapping[str, "_Module"] = dataclasses.field(default_factory=dict)
-
-
-def _parts(model: nnx.Module) -> dict[str, _Module]:
-    """The modules that are parts, by name."""
-    found: dict[str, _Module] = {}
-    for path, module in _children(model, ()):
-        found |= _opened(path, module, top=True)
-    return found
-
-
-def _opened(path: Path, module: nnx.Module, *, top: bool) -> dict[str, _Module]:
-    """A module, or those in it where they say more."""
-    children = _children(module, path)
-    backbones = any(hasattr(m, "features") for p, m in nnx.iter_modules(module) if p)
-    plain = top and children and not any(_children(m, ()) for _, m in children)
-    if backbones or plain:
-        found: dict[str, _Module] = {}
-        for below, child in children:
-            found |= _opened(below, child, top=False)
-        return found
-    stages = {_name(p): _Module(path=p, kind=_kind(m)) for p, m in children}
-    return {_name(path): _Module(path=path, kind=_kind(module), stages=stages)}
-
-
-def _children(module: nnx.Module, path: Path) -> list[tuple[Path, nnx.Module]]:
-    """The modules right below one; containers are looked through."""
-    found = []
-    for key, child in nnx.iter_children(module):
-        if isinstance(child, CONTAINERS):
-            found += _children(child, (*path, key))
-        elif isinstance(child, nnx.Module):
-            found.append(((*path, key), child))
-    return found
-
-
-def _name(path: Path) -> str:
-    return "/".join(map(str, path))
-
-
-def _kind(module: nnx.Module) -> str:
-    return type(module).__name__.lstrip("_")
-
-
-class _Watched(nnx.Module):
-    """A module that says its name to whoever traces it, and the shape of what it gives."""
-
-    def __init__(self, part: nnx.Module, name: str, note: Callable[[str, Shape], Any]):
-        self.part, self.name, self.note = part, name, note
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watch(self.part, *args, **kwargs)
-
-    def features(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watch(self.part.features, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "part":  # not there yet
-            raise AttributeError(name)
-        return getattr(self.part, name)
-
-    def _watch(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with jax.named_scope(_scope(self.name)):
-            given = method(*args, **kwargs)
-        self.note(self.name, jax.tree.leaves(given)[0].shape[1:])
-        return given
-
-
-def _scope(name: str) -> str:
-    """A name that is one step of a stack of names."""
-    return name.replace("/", ".")
-
-
-def _wrap(
-    model: nnx.Module,
-    modules: Mapping[str, _Module],
-    note: Callable[[str, Shape], Any],
-) -> None:
-    """Puts a watcher around every part and every stage of a model of ours alone."""
-    watched = {name: module.path for name, module in modules.items()}
-    for module in modules.values():
-        watched |= {name: stage.path for name, stage in module.stages.items()}
-    # The deepest come first: the way to the others is still as it was.
-    for name, path in sorted(watched.items(), key=lambda item: -len(item[1])):
-        parent: Any = model
-        for key in path[:-1]:
-            parent = _get(parent, key)
-        watcher = _Watched(_get(parent, path[-1]), name, note)
-        if isinstance(parent, CONTAINERS) and not isinstance(path[-1], str):
-            parent[path[-1]] = watcher
-        else:
-            setattr(parent, path[-1], watcher)
-
-
-def _get(parent: Any, key: Any) -> Any:
-    return getattr(parent, key) if isinstance(key, str) else parent[key]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Node:
     """A part of the pass: where it stands among the modules, and what it reads."""
 
@@ -283,7 +178,7 @@ class _Node:
 
 
 def _flow(
-    traced: Any, modules: Mapping[str, _Module]
+    traced: Any, modules: Mapping[str, parts.Module]
 ) -> tuple[list[tuple[str, _Node]], list[str]]:
     """Which part reads which: equations in order, each of the part that it names.
 
@@ -296,7 +191,7 @@ def _flow(
     Returns:
         Parts by name, in order, and those that the first result comes from.
     """
-    scopes = {_scope(name): name for name in modules}
+    scopes = {parts.scope(name): name for name in modules}
     made: dict[Any, tuple[str, ...]] = {traced.invars[0]: (INPUT,)}
     nodes: dict[str, _Node] = {}
     last, name = "", ""
@@ -330,7 +225,7 @@ def _merged(sources: Any) -> tuple[str, ...]:
 def _described(
     name: str,
     node: _Node,
-    modules: Mapping[str, _Module],
+    modules: Mapping[str, parts.Module],
     shapes: Mapping[str, Shape],
     count: _Count,
 ) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from cxr_jax.pages import (
     adjudicated,
     balance,
     comparison,
+    curves,
+    distribution,
     figures,
     html,
     localization,
@@ -22,9 +24,11 @@ from cxr_jax.pages import (
     probabilities,
     published,
     readers,
+    recipe,
     studies,
     subgroups,
     tables,
+    training,
     uncertainty,
     worklist,
 )
@@ -100,9 +104,11 @@ def render(evidence: Evidence, *others: Evidence) -> str:
         comparison.section(evidence),
         adjudicated.section(evidence),
         _precision(evidence),
+        distribution.section(evidence),
         network.section(evidence),
-        _training(evidence),
-        _curves(evidence),
+        recipe.section(evidence, *others),
+        training.section(evidence, *others),
+        curves.section(evidence, *others),
         readers.section(evidence),
         probabilities.section(evidence),
         uncertainty.section(evidence),
@@ -207,42 +213,6 @@ def _auroc(evidence: Evidence) -> str:
 
 def _precision(evidence: Evidence) -> str:
     return html.section("Average precision", tables.precision_table(evidence))
-
-
-def _training(evidence: Evidence) -> str:
-    if "scored" in evidence.main:
-        return ""
-    step = evidence.main["checkpoint_step"]
-    drawing = figures.training_curves(evidence.lines, best_step=step)
-    if drawing is None:
-        return html.section("Training", html.paragraph("No training log was found."))
-    caption = "Loss, and metrics of the validation part, after each epoch."
-    return html.section(
-        "Training", html.figure(drawing, caption, alt="loss and metrics by epoch")
-    )
-
-
-def _curves(evidence: Evidence) -> str:
-    values = evidence.main["metrics"]["auroc"]["per_class"]
-    calibration = evidence.main["calibration"].get("per_class", {})
-    parts = [
-        html.figure(
-            figures.roc_grid(evidence.curves, values),
-            "ROC curves against the labels, with the area under each.",
-            alt="one ROC curve per class",
-        )
-    ]
-    if calibration:
-        parts.append(
-            html.figure(
-                figures.reliability_grid(calibration),
-                "Reliability against the labels, in at most 15 bins of equal mass; axes"
-                " end at the largest bin. ECE: mean gap between both. On the diagonal,"
-                " a probability means what it says.",
-                alt="one reliability curve per class",
-            )
-        )
-    return html.section("ROC and reliability", *parts)
 
 
 def _gallery(evidence: Evidence) -> str:

@@ -30,7 +30,7 @@ from cxr_jax.assembly import (
 )
 from cxr_jax.checkpoint import Checkpoints
 from cxr_jax.data import leakage, pipeline, splits
-from cxr_jax.division import Division, divide
+from cxr_jax.division import LABELS, Division, divide
 from cxr_jax.errors import DataError
 from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.logbook import Logbook
@@ -169,6 +169,7 @@ def open_run(
     folder = workdir.prepare(path, config, passport)
     if jax.process_index() == 0:
         write_atomically(folder / leakage.FILE, division.ids())
+        workdir.write_json(folder / LABELS, division.label_counts())
         describe(config, trainer, folder, size=dataset.manifest.image_size)
     return Run(
         config=config,

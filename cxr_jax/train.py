@@ -214,7 +214,7 @@ class _Loop:
             self._around.latest.wait()
             raise
         state = self._trainer.validated(state, values[self._metric])
-        self._log(step, "val", values)
+        self._log(state, step, "val", values)
         self.save(state)
         if int(state.best_step) == step:
             self.save_best(state)
@@ -259,11 +259,16 @@ class _Loop:
         now = time.perf_counter()
         speed = len(rows) * self._trainer.batch_size / (now - self._clock)
         self._clock = now
-        self._log(step, "train", values | {"examples_per_second": speed})
+        self._log(state, step, "train", values | {"examples_per_second": speed})
         self._stop_if_bad(state)
 
-    def _log(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def _log(
+        self, state: TrainState, step: int, split: str, values: Mapping[str, float]
+    ) -> None:
+        phase = int(state.phase)
         epoch = step / self._trainer.steps_per_epoch
-        self._around.logbook.write(step=step, epoch=epoch, split=split, **values)
+        self._around.logbook.write(
+            step=step, epoch=epoch, split=split, phase=phase, **values
+        )
         for hook in self._around.hooks:
             hook.on_log(step, epoch, split, values)

@@ -200,7 +200,12 @@ def test_the_summary_counts_every_parameter(command):
     # The backbone as published, and a classifier of 14 classes on its 1,024 features.
     count = 6_953_856 + 1024 * 14 + 14
     assert f"parameters: {count:,}" in out.splitlines()
-    listed = [line.split() for line in out.splitlines() if ": " not in line]
+    assert "trainable in phase 1: " + f"{count:,}" in out.splitlines()
+    parts, listed = out.split("\n\n")
+    (total,) = (line for line in parts.splitlines() if line.startswith("total"))
+    assert total.split()[1:] == [f"{n:,}" for n in (count, 83_648, count)]
+    assert "7 × 7 × 1024" in parts and "films of 224 pixels" in parts
+    listed = [line.split() for line in listed.splitlines() if ": " not in line]
     statistics = sum(int(x[-1].replace(",", "")) for x in listed) - count
     assert f"batch statistics: {statistics:,}" in out.splitlines() or not statistics
 

@@ -21,7 +21,13 @@ def classify(model, head):
     return Classify(
         model=model,
         head=head,
-        terms=[{"name": "bce", "fn": {"name": "cxr_jax.losses.bce"}}],
+        terms=[
+            {
+                "name": "bce",
+                "fn": {"name": "cxr_jax.losses.bce"},
+                "reduce": {"classes": "sum", "batch": "mean"},
+            }
+        ],
         classes=("A", "B", "C"),
         mean=(0.5,),
         std=(0.25,),

@@ -30,6 +30,7 @@ class Evidence:
         passes: findings of the headline's part pass by pass, or None.
         name: of the run, among those that stand beside it.
         model: what the network is made of, as ``outline`` says; empty where unknown.
+        labels: how often each is given, as ``Division.label_counts``; likewise.
     """
 
     config: Mapping[str, Any]
@@ -41,6 +42,7 @@ class Evidence:
     passes: Passes | None = None
     name: str = ""
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def main(self) -> Mapping[str, Any]:
@@ -77,13 +79,19 @@ class Evidence:
         return self.config.get("report") or {}
 
 
+def apart(*runs: Evidence) -> list[list[Evidence]]:
+    """Runs on real films, and runs on computed ones: they share no figure."""
+    found = [[run for run in runs if run.phantom == kind] for kind in (False, True)]
+    return [some for some in found if some]
+
+
 def read_evidence(workdir: epath.PathLike) -> Evidence:
     """Reads what a page shows.
 
     Args:
         workdir: with ``evaluation/SPLIT`` of at least one split; ``config.json``,
-            ``split.json``, ``model.json``, ``metrics.jsonl`` and ``samples.npz`` where
-            there are any.
+            ``split.json``, ``model.json``, ``labels.json``, ``metrics.jsonl`` and
+            ``samples.npz`` where there are any.
 
     Raises:
         DataError: nothing was evaluated yet, or a file is not JSON.
@@ -109,6 +117,7 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         passes=passes.read(folder / order[0]),
         name=workdir.name,
         model=_read_json(workdir / "model.json"),
+        labels=_read_json(workdir / "labels.json"),
     )
 
 

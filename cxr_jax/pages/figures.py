@@ -90,49 +90,6 @@ def intervals(
     return svg(draw)
 
 
-def training_curves(
-    lines: Sequence[Mapping[str, Any]], *, best_step: int | None
-) -> bytes | None:
-    """Loss, and the validated metrics, against epochs.
-
-    Args:
-        lines: of ``metrics.jsonl``.
-        best_step: step of the evaluated checkpoint, marked.
-
-    Returns:
-        SVG, or None where nothing was logged.
-    """
-    train = [line for line in lines if line.get("split") == "train"]
-    val = [line for line in lines if line.get("split") == "val"]
-    if not any("loss" in line for line in lines):
-        return None
-    best = next((line["epoch"] for line in val if line["step"] == best_step), None)
-    metrics = [n for n in ("auroc", "average_precision") if any(n in v for v in val)]
-
-    def draw() -> Figure:
-        panels = 2 if metrics else 1
-        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, panels))
-        _line(axes[0], train, "loss", "training", color=FAINT, lw=0.9)
-        _line(axes[0], val, "loss", "validation", color=BLUE, marker="o", ms=3)
-        axes[0].set_ylabel("loss")
-        for name, color in zip(metrics, (BLUE, ORANGE), strict=False):
-            words = {"auroc": "mean AUROC", "average_precision": "mean AP"}[name]
-            _line(axes[1], val, name, words, color=color, marker="o", ms=3)
-        if metrics:
-            axes[1].set_ylabel("validation")
-        for ax in axes:
-            if best is not None:
-                ax.axvline(best, color=INK, lw=0.8, ls=":", label="evaluated")
-            ax.set_xlabel("epoch")
-            ax.grid(color=GRID, lw=0.5)
-            ax.set_axisbelow(True)
-            ax.legend()
-        return figure
-
-    return svg(draw)
-
-
 def roc_grid(
     curves: Mapping[str, Mapping[str, Sequence[float]]],
     values: Mapping[str, Mapping[str, Any]],
@@ -201,12 +158,6 @@ def _marks(
 
     axes.hlines(y, column("low"), column("high"), color=color, lw=1.4, alpha=0.55)
     axes.plot(column("value"), y, "o", color=color, ms=4, label=label)
-
-
-def _line(axes: Axes, lines: Sequence[Mapping], name: str, label: str, **style) -> None:
-    points = [(k["epoch"], k[name]) for k in lines if k.get(name) is not None]
-    if points:
-        axes.plot(*zip(*points, strict=True), label=label, **style)
 
 
 def grid(
