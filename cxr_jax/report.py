@@ -88,9 +88,22 @@ def _read(workdir: epath.PathLike, runs: Sequence[epath.PathLike]) -> list[Evide
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             break
+    found = [read_evidence(path) for path in paths]
     return [
-        dataclasses.replace(read_evidence(path), name=name)
-        for path, name in zip(paths, names, strict=True)
+        dataclasses.replace(run, name=name)
+        for run, name in zip(
+            found, _named([r.network for r in found], names), strict=True
+        )
+    ]
+
+
+def _named(networks: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Runs are called by their networks, and by their folders where those are not enough."""
+    return [
+        f"{network} ({name})"
+        if network and networks.count(network) > 1
+        else network or name
+        for network, name in zip(networks, names, strict=True)
     ]
 
 

@@ -174,6 +174,9 @@ def test_phantom_runs_stand_beside_each_other_and_the_leak_is_named():
     assert "Paper" in cells(page, 2)["Class"][1] and len(cells(page, 2)["Class"]) == 2
 
 
+PLUS = {"b": 0.05, "c": -0.01, "d": 0.0500001}
+
+
 def test_runs_on_the_same_films_are_subtracted_and_on_others_not():
     main = evidence((), **PHANTOM)
     page = published.section(main, evidence((), **PHANTOM, name="b", plus=0.05))
@@ -186,6 +189,42 @@ def test_runs_on_the_same_films_are_subtracted_and_on_others_not():
     ):
         page = published.section(main, evidence((), **PHANTOM | {"name": "b"} | other))
         assert "Difference" not in page and "not subtracted" in page
+
+
+def test_several_runs_stand_alone_with_the_best_in_bold_and_differences_apart():
+    main = evidence((), **PHANTOM)
+    others = [evidence((), **PHANTOM | {"name": n}, plus=p) for n, p in PLUS.items()]
+    page = published.section(main, *others)
+    heads = [head.partition("\n")[0] for head in cells(page)["Class"]]
+    assert heads == ["Class", "Ours: a", "Ours: b", "Ours: c", "Ours: d", "Ceiling"]
+    table = re.findall(r"<table>.*?</table>", page, re.DOTALL)[0]
+    best = re.findall(r'<td class="best">(.*?)</td>', table)
+    # Equal to the three digits that are shown; the mean's row is the last.
+    both = {"Mass": "0.920 [0.910, 0.930]", "Hernia": "0.950 [0.940, 0.960]"}
+    mean = "0.935 [0.925, 0.945]"
+    assert best == [cell for cell in (*both.values(), mean) for _ in "bd"]
+    assert "Bold: the highest of a row" in page
+    apart = cells(page, 1)
+    assert [head.split("\n")[1:3] for head in apart["Class"][1:]] == [
+        ["b", "to a"],
+        ["c", "to a"],
+        ["d", "to a"],
+    ]
+    assert apart["Mass"][1:3] == ["+0.0500", "−0.0100"]
+    assert page.index("Differences of these runs") < page.index("+0.0500")
+    assert "Bold" not in published.text(main, *others)
+
+
+def test_only_figures_of_the_same_films_compete():
+    runs = [
+        evidence((), **PHANTOM),
+        evidence((), **PHANTOM | {"name": "b"}, plus=-0.02),
+        evidence((), **PHANTOM | {"name": "c", "sha": "cd" * 32}, plus=0.05),
+    ]
+    table = re.findall(r"<table>.*?</table>", published.section(*runs), re.DOTALL)[0]
+    assert re.findall(r'class="best">0\.(\d+)', table) == ["870", "900", "885"]
+    alone = published.section(runs[0], runs[2])
+    assert 'class="best"' not in alone and "Bold" not in alone
 
 
 def test_a_further_part_has_a_column_under_its_own_scheme():

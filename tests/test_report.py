@@ -296,6 +296,20 @@ def test_runs_stand_beside_each_other_under_names_that_tell_them_apart(
     assert "Paper" not in text
 
 
+def test_runs_are_named_by_their_networks(phantom, tmp_path):
+    runs = [tmp_path / name for name in ("x", "y", "z", "w")]
+    for run, network in zip(runs, ("Simple CNN", "Fusion", "Fusion", ""), strict=True):
+        shutil.copytree(phantom[0], run)
+        config = json.loads((run / "config.json").read_text())
+        config["report"]["model"] = network
+        (run / "config.json").write_text(json.dumps(config))
+    page = Page(report.write_report(runs[0], runs[1:]).read_text())
+    heads = page.table("Class", "Ours: ")["Class"]
+    ours = [head.split("\n")[0] for head in heads if head.startswith("Ours")]
+    names = ["Simple CNN", "Fusion (y)", "Fusion (z)", "w"]
+    assert ours == [f"Ours: {name}" for name in names]
+
+
 @pytest.mark.parametrize("name", ["", "missing", "run,"])
 def test_a_run_that_is_not_there_is_refused(phantom, tmp_path, name):
     with pytest.raises(ConfigError, match="is not a folder; give workdirs"):

@@ -4,16 +4,15 @@ Figures of different splits or data are shown beside each other, never subtracte
 """
 
 import dataclasses
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_jax.data.splits import LEAKING
-from cxr_jax.pages import html, tables
+from cxr_jax.pages import tables
 from cxr_jax.pages.evidence import Evidence
+from cxr_jax.pages.grids import Column, Grid, grid
 
 OTHER_LIST = "\u00a0‡"
-HEAD_WIDTH = 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,40 +61,6 @@ class Part:
         """Class → figure."""
         found = self.result["metrics"][metric]["per_class"]
         return {name: block["value"] for name, block in found.items()}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Grid:
-    """A table for a page or a terminal.
-
-    Attributes:
-        heads: line breaks are kept; the first is of the column of names.
-        rows: cells, as many as heads; the last row is of means.
-        caption: stands above.
-    """
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-    def page(self) -> str:
-        """HTML."""
-        return html.table(self.heads, self.rows, caption=self.caption, total=True)
-
-    def text(self) -> str:
-        """Plain text, in columns as wide as their cells."""
-        lines = [
-            [piece for line in head.split("\n") for piece in wrap(line, HEAD_WIDTH)]
-            for head in self.heads
-        ]
-        deep = max(map(len, lines))
-        columns = [[""] * (deep - len(head)) + head for head in lines]
-        top = [list(row) for row in zip(*columns, strict=True)]
-        *body, last = [list(row) for row in self.rows]
-        widths = [max(map(len, c)) for c in zip(*top, *body, last, strict=True)]
-        rule = ["-" * width for width in widths]
-        shown = [_line(row, widths) for row in (*top, rule, *body, rule, last)]
-        return "\n".join([*wrap(self.caption), *shown])
 
 
 def parts_of(runs: Sequence[Evidence]) -> list[Part]:
@@ -222,22 +187,69 @@ def phantom_grid(parts: Sequence[Part], metric: str) -> Grid:
         f"Computed films: AUROC against {'the true state' if truth else 'the labels'},"
     )
     caption += " 95% intervals in brackets."
-    return grid(names_of(parts, metric), shown, mean=tables.MEAN, caption=caption)
+    return grid(
+        names_of(parts, metric),
+        shown,
+        mean=tables.MEAN,
+        caption=caption,
+        best=highest(parts, metric),
+    )
 
 
-def beside(
-    parts: Sequence[Part], metric: str, listed: Sequence[str]
-) -> list[tuple[str, Mapping[str, str]]]:
-    """A column per part, and its difference to another run's on the same films."""
-    shown: list[tuple[str, Mapping[str, str]]] = []
+def beside(parts: Sequence[Part], metric: str, listed: Sequence[str]) -> list[Column]:
+    """A column per part, and its difference to another run's on the same films.
+
+    More than one difference would stand between the columns: see ``differences_apart``.
+    """
+    shown: list[Column] = []
+    compared = _pairs(parts)
     for part in parts:
         shown.append((part.head, ours(part, metric, listed)))
-        if other := _compared(part, parts):
-            values = [p.values(metric) for p in (part, other)]
-            names = f"{part.run.name}\nto {other.run.name}"
-            head = f"Difference\n{names}\n{part.split}"
-            shown.append((head, differences(*values, listed)))
+        if len(compared) == 1 and part is compared[0][0]:
+            shown.append(_difference(*compared[0], metric, listed))
     return shown
+
+
+def differences_apart(parts: Sequence[Part], metric: str) -> Grid | None:
+    """Differences to the first run on the same films, where there are several."""
+    pairs, listed = _pairs(parts), list_of(parts, metric)
+    if len(pairs) < 2:
+        return None
+    shown = [_difference(*pair, metric, listed) for pair in pairs]
+    return grid(names_of(parts, metric), shown, mean=tables.MEAN)
+
+
+def _difference(part: Part, other: Part, metric: str, listed: Sequence[str]) -> Column:
+    values = [p.values(metric) for p in (part, other)]
+    names = f"{part.run.name}\nto {other.run.name}"
+    return f"Difference\n{names}\n{part.split}", differences(*values, listed)
+
+
+def _pairs(parts: Sequence[Part]) -> list[tuple[Part, Part]]:
+    """Parts, each with the first before it that is of another run, on the same films."""
+    found = [(part, _compared(part, parts)) for part in parts]
+    return [(part, other) for part, other in found if other is not None]
+
+
+def highest(parts: Sequence[Part], metric: str) -> dict[str, set[str]]:
+    """Class, or the mean → heads of the parts whose figure is the highest.
+
+    Among those on the films of the first part alone, and to the three digits that are
+    shown: equals stand out together. Of one part nothing does.
+    """
+    same = [part for part in parts if same_films(part, parts[0])]
+    listed, found = list_of(parts, metric), {}
+    if len(same) < 2:
+        return found
+    for name in (*names_of(parts, metric), tables.MEAN):
+        figures = {}
+        for part in same:
+            values = part.values(metric)
+            one = mean_of(values, listed) if name == tables.MEAN else values.get(name)
+            figures |= {} if one is None else {part.head: round(one, 3)}
+        top = max(figures.values(), default=None)
+        found[name] = {head for head, figure in figures.items() if figure == top}
+    return found
 
 
 def _compared(part: Part, parts: Sequence[Part]) -> Part | None:
@@ -247,35 +259,6 @@ def _compared(part: Part, parts: Sequence[Part]) -> Part | None:
     return next(found, None)
 
 
-def grid(
-    names: Sequence[str],
-    shown: Sequence[tuple[str, Mapping[str, str]]],
-    *,
-    mean: str,
-    caption: str = "",
-) -> Grid:
-    """A row per class, dashes where a column has nothing; means below."""
-    rows = [
-        [tables.words(name), *(cells.get(name, "–") for _, cells in shown)]
-        for name in names
-    ]
-    rows.append([mean, *(cells.get(tables.MEAN, "–") for _, cells in shown)])
-    return Grid(
-        heads=["Class", *(head for head, _ in shown)], rows=rows, caption=caption
-    )
-
-
 def _signed(value: float) -> str:
     text = f"{value:+.4f}".replace("-", "−")
     return text if float(text[1:]) else text[1:]
-
-
-def wrap(text: str, width: int = 88) -> list[str]:
-    """Lines of at most so many characters; words and numbers stay whole."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = row
-    cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *cells]).rstrip()

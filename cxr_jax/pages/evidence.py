@@ -60,6 +60,11 @@ class Evidence:
         return self._report.get("title") or self.config.get("name") or "Run"
 
     @property
+    def network(self) -> str:
+        """What the config calls its network, for columns of several runs; or empty."""
+        return self._report.get("model") or ""
+
+    @property
     def limits(self) -> str:
         """What the model does not see; empty where nobody says, as in a score."""
         return self._report.get("limits") or ""

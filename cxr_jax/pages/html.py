@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from html import escape
 
 _STYLE = """
@@ -38,6 +38,7 @@ th, td { padding:4px 12px 4px 0; text-align:right; white-space:nowrap;
 th:first-child, td:first-child { text-align:left; }
 th.text { text-align:left; }
 td.text { text-align:left; white-space:normal; overflow-wrap:anywhere; }
+td.best, tr.total td.best { font-weight:750; color:var(--blue); }
 .scale { display:flex; align-items:center; gap:8px; color:var(--faint);
   font-size:12px; margin:0 0 6px; }
 thead th { font-weight:600; border-bottom:1.5px solid var(--ink); vertical-align:bottom;
@@ -123,6 +124,7 @@ def table(
     caption: str = "",
     total: bool = False,
     text: Sequence[int] = (),
+    best: Container[tuple[int, int]] = (),
 ) -> str:
     """A table of plain text.
 
@@ -132,19 +134,24 @@ def table(
         caption: stands above.
         total: whether the last row is a summary of the others.
         text: columns of words, set to the left; the first always is.
+        best: row and column of cells that stand out.
 
     Returns:
         HTML.
     """
 
-    def cells(row: Sequence[str], tag: str) -> str:
+    def cells(row: Sequence[str], tag: str, number: int = -1) -> str:
         kinds = [' class="text"' if k in text else "" for k in range(len(row))]
+        kinds = [
+            ' class="best"' if (number, k) in best else kind
+            for k, kind in enumerate(kinds)
+        ]
         return "".join(
             f"<{tag}{kind}>{escape(cell)}</{tag}>"
             for kind, cell in zip(kinds, row, strict=True)
         )
 
-    body = [f"<tr>{cells(row, 'td')}</tr>" for row in rows]
+    body = [f"<tr>{cells(row, 'td', k)}</tr>" for k, row in enumerate(rows)]
     if total and body:
         body[-1] = body[-1].replace("<tr>", '<tr class="total">')
     title = f"<caption>{escape(caption)}</caption>" if caption else ""

@@ -7,12 +7,12 @@ same; what nobody can measure again, because its data was never published, is ma
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr_jax.pages import columns, html, tables
-from cxr_jax.pages.columns import Grid, Part
+from cxr_jax.pages import columns, grids, html, tables
+from cxr_jax.pages.columns import Part
 from cxr_jax.pages.evidence import Evidence
+from cxr_jax.pages.grids import Column, Grid
 from cxr_jax.predictions import RESEARCH_USE
 
-Column = tuple[str, Mapping[str, str]]
 MARK = "\u00a0†"
 
 
@@ -40,14 +40,14 @@ def section(evidence: Evidence, *others: Evidence) -> str:
     elif found:
         shown.append(_not_comparable(found))
     elif real and (len(real) > 1 or evidence.phantom):
-        shown.append(_side_by_side("Runs side by side", [_grid((), real)], real))
+        made = [_grid((), real)]
+        shown.append(_side_by_side("Runs side by side", made, real, ("auroc",)))
     # What the AUROC table of the page has already is not shown again.
     if computed and (len(computed) > 1 or not evidence.phantom):
-        grids = [
-            columns.phantom_grid(computed, metric)
-            for metric in columns.metrics_of(computed)
-        ]
-        runs = _side_by_side("Runs on computed films, side by side", grids, computed)
+        metrics = columns.metrics_of(computed)
+        made = [columns.phantom_grid(computed, metric) for metric in metrics]
+        title = "Runs on computed films, side by side"
+        runs = _side_by_side(title, made, computed, metrics)
         shown.insert(0 if evidence.phantom else len(shown), runs)
     return "\n".join(shown)
 
@@ -70,9 +70,7 @@ def text(evidence: Evidence, *others: Evidence) -> str:
             0 if evidence.phantom else len(shown), [grid, *columns.remarks(computed)]
         )
     blocks = [
-        "\n".join(
-            [grid.text(), *(line for text in said for line in columns.wrap(text))]
-        )
+        "\n".join([grid.text(), *(line for text in said for line in grids.wrap(text))])
         for grid, *said in shown
     ]
     return "\n\n".join([f"Table 1. {RESEARCH_USE}", *blocks])
@@ -106,14 +104,27 @@ def _beside(found: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> str:
             " the same."
         ),
         _grid(found, parts).page(),
+        _apart(parts, "auroc"),
         *map(html.paragraph, columns.remarks(parts)),
         _basis(found, parts),
     )
 
 
-def _side_by_side(title: str, grids: Sequence[Grid], parts: Sequence[Part]) -> str:
-    words = map(html.paragraph, columns.remarks(parts))
-    return html.section(title, *(grid.page() for grid in grids), *words)
+def _side_by_side(
+    title: str, made: Sequence[Grid], parts: Sequence[Part], metrics: Sequence[str]
+) -> str:
+    shown = [
+        piece
+        for grid, metric in zip(made, metrics, strict=True)
+        for piece in (grid.page(), _apart(parts, metric))
+    ]
+    return html.section(title, *shown, *map(html.paragraph, columns.remarks(parts)))
+
+
+def _apart(parts: Sequence[Part], metric: str) -> str:
+    """Differences of several runs, folded away."""
+    grid = columns.differences_apart(parts, metric)
+    return "" if grid is None else html.folded("Differences of these runs", grid.page())
 
 
 def same_films(column: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
@@ -158,7 +169,13 @@ def _grid(
             " first column."
         )
     mean = tables.MEAN if parts else "Mean"
-    return columns.grid(names, shown, mean=mean, caption=caption.strip())
+    return grids.grid(
+        names,
+        shown,
+        mean=mean,
+        caption=caption.strip(),
+        best=columns.highest(parts, "auroc") if parts else None,
+    )
 
 
 def _published(column: Mapping[str, Any], listed: Sequence[str]) -> Column:
