@@ -2,24 +2,24 @@
 
 Iterative stratification deals out the rarest label first, each of its patients to the part
 that lacks most of it. The package ``iterative-stratification`` does that over binary
-columns, one row per patient. Its columns here are
+columns, one row per patient:
 
-- the union of a patient's labels: c is 1 where any of the films has c;
-- films without a label, as one more such class, and patients who have no other films;
-- levels: at least 2, 3, … 8, 10, 12, 15, … films with c (``_levels``).
+- the union of a patient's labels: c is 1 where any of the films has c; "without a label"
+  is one more class, so that those who have nothing else are dealt out evenly too, and all
+  films are another, for the size of the parts;
+- levels of each: at least 2, 3, … 8, 10, 12, 15, … films with c (``_levels``).
 
 The union alone divides the patients of each label almost perfectly and their films hardly
-better than chance: of ChestX-ray14's patients one has 184 films. Levels divide the films as
-well, at no cost to the patients. Ties are broken at random, which moves the result: of
-``TRIES`` divisions the one with the smallest deviation (``data.balance``, films and
-patients added) is taken.
+better than chance: of ChestX-ray14's patients one has 184 films. Levels divide the films
+too, at no cost to the patients. What is left over is evened by exchanging patients of the
+same union between parts (``evened``), which leaves the patients of each label as dealt.
 
-Deviation: the paper names neither its unit nor its columns; the union of a patient's labels
-is the usual reading, and levels and tries are additions to it.
+Deviation: the paper names neither its unit nor its columns. The union of a patient's labels
+is the usual reading; levels and exchanges are additions.
 
-What is drawn depends on names, labels and seed alone. The generator that breaks ties is
-NumPy's frozen one (``RandomState``), but another version of the package may divide
-otherwise: the passport's SHA-256 shows it, and a run does not go on with another split.
+What is drawn depends on names, labels and seed alone. Ties are broken by NumPy's frozen
+generator (``RandomState``), but another version of the package may divide otherwise: the
+passport's SHA-256 shows it, and a run does not go on with another split.
 
 Reference: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data",
 ECML PKDD 2011.
@@ -30,12 +30,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr_jax.data import draws
-from cxr_jax.data.balance import by_part, deviation, films_by_patient
+from cxr_jax.data.balance import films_by_patient
 from cxr_jax.errors import DataError
 
-TRIES = 4
-# Between one level and the next, from 5 films on.
+# Between one level and the next, from 8 films on.
 STEP = 1.25
+# Exchanges that each patient is tried for.
+ROUNDS = 4
 
 
 def stratified(
@@ -50,7 +51,7 @@ def stratified(
     Args:
         labels: ``[N, C]`` in {0, 1}; NaN (unknown) counts as 0.
         patients: str ``[N]``.
-        seed: of the order of patients and of ties.
+        seed: of the order of patients, of ties and of exchanges.
         fractions: share of each part, above 0, together 1.
 
     Returns:
@@ -67,16 +68,15 @@ def stratified(
     rank = {name: k for k, name in enumerate(draws.in_order(patients.tolist(), seed))}
     code = np.array([rank[name] for name in patients.tolist()])
     films = films_by_patient(labels, code)
-    columns = _columns(films)
-    tries = [_divided(columns, fractions, seed, k) for k in range(TRIES)]
-    return min(tries, key=lambda part: _uneven(films, part, fractions))[code]
+    random = np.random.RandomState(int.from_bytes(draws.digest(seed, "")[:4], "big"))
+    part = _dealt(_columns(films, np.bincount(code)), fractions, random)
+    return evened(films, part, fractions, random)[code]
 
 
-def _columns(films: np.ndarray) -> np.ndarray:
-    """bool ``[P, …]``: what is divided, for each class the union first."""
-    levels = [films >= level for level in _levels(films.max())]
-    only = (films[:, :-1] == 0).all(axis=1, keepdims=True)
-    columns = np.concatenate([*levels, only], axis=1)
+def _columns(films: np.ndarray, every: np.ndarray) -> np.ndarray:
+    """bool ``[P, …]``: levels of each class and of all films; the first is the union."""
+    counts = np.concatenate([films, every[:, None]], axis=1)
+    columns = np.concatenate([counts >= k for k in _levels(every.max())], axis=1)
     return columns[:, columns.any(axis=0)]
 
 
@@ -88,17 +88,57 @@ def _levels(most: int) -> list[int]:
     return levels
 
 
-def _divided(
-    columns: np.ndarray, fractions: Sequence[float], seed: int, number: int
+def _dealt(
+    columns: np.ndarray, fractions: Sequence[float], random: np.random.RandomState
 ) -> np.ndarray:
     from iterstrat.ml_stratifiers import IterativeStratification
 
-    ties = int.from_bytes(draws.digest(seed, f"ties {number}")[:4], "big")
-    return IterativeStratification(
-        columns, np.asarray(fractions, np.float64), np.random.RandomState(ties)
-    )
+    shares = np.asarray(fractions, np.float64)
+    return IterativeStratification(columns, shares, random)
 
 
-def _uneven(films: np.ndarray, part: np.ndarray, fractions: Sequence[float]) -> float:
-    counted = by_part(films[:, :-1], part, len(fractions))
-    return sum(deviation(counts, fractions) for counts in counted.values())
+def evened(
+    films: np.ndarray,
+    part: np.ndarray,
+    fractions: Sequence[float],
+    random: np.random.RandomState,
+) -> np.ndarray:
+    """Exchanges patients of the same union of labels where films get more even by it.
+
+    Pairs are drawn at random, and exchanged if the summed relative distance of all shares
+    of films from their targets becomes smaller.
+
+    Args:
+        films: int ``[P, C]``, films of each patient with each label.
+        part: int ``[P]``, number of each patient's part.
+        fractions: share of each part.
+        random: draws the pairs.
+
+    Returns:
+        int ``[P]``. Each part has as many patients of each union as before.
+    """
+    part, films = part.copy(), films[:, films.any(axis=0)]
+    aims = np.outer(fractions, films.sum(axis=0))
+    away = np.stack([films[part == p].sum(axis=0) for p in range(len(aims))]) / aims - 1
+    for i, j in _pairs(films > 0, random):
+        a, b = part[i], part[j]
+        if a == b:
+            continue
+        step = films[j] - films[i]
+        of_a, of_b = away[a] + step / aims[a], away[b] - step / aims[b]
+        now = np.abs(away[a]).sum() + np.abs(away[b]).sum()
+        # No exchange for a rounding error's sake.
+        if np.abs(of_a).sum() + np.abs(of_b).sum() < now - 1e-9:
+            away[a], away[b], part[i], part[j] = of_a, of_b, b, a
+    return part
+
+
+def _pairs(union: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """int ``[ROUNDS P, 2]``: each patient with another of the same union, or itself."""
+    _, group = np.unique(union, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    order, size = np.argsort(group, kind="stable"), np.bincount(group)
+    start = np.cumsum(size) - size
+    one = np.tile(np.arange(len(union)), ROUNDS)
+    place = (random.random_sample(len(one)) * size[group[one]]).astype(np.int64)
+    return np.stack([one, order[start[group[one]] + place]], axis=1)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from configs import common
 from cxr_jax import workdir
-from cxr_jax.data import balance, labelled, splits
+from cxr_jax.data import balance, labelled, splits, stratify
 from cxr_jax.data.records import Records
 from cxr_jax.errors import ConfigError, DataError
 
@@ -138,6 +138,31 @@ def test_shares_are_near_their_targets_and_nearer_than_by_chance():
     for unit in balance.UNITS:
         chance = np.mean([by_hand(records, unit, seed=seed) for seed in range(20)])
         assert got.passport["balance"][unit]["deviation"] < chance / 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exchanges_make_films_even_and_leave_patients_as_dealt(seed):
+    random = np.random.RandomState(seed)
+    films = random.poisson(0.7, (200, 4)) * random.randint(1, 9, (200, 1))
+    films[:, 3] = 0  # a label of nobody
+    before = random.choice(3, 200, p=PAPER)
+    given = before.copy()
+    after = stratify.evened(films, before, PAPER, random)
+    np.testing.assert_array_equal(before, given)
+    for p in range(3):
+        unions = [sorted(map(tuple, films[x == p] > 0)) for x in (before, after)]
+        assert unions[0] == unions[1]
+    counts = [balance.by_part(films, part, 3)["films"] for part in (before, after)]
+    far, near = [balance.deviation(count, PAPER) for count in counts]
+    assert near < far / 2
+
+
+def test_patients_who_come_often_are_dealt_out_too():
+    """By hand: with one union for all, only levels and exchanges tell them apart."""
+    rows = [(f"p{k}", (1, 0, 0)) for k in range(30) for _ in range(1 + 29 * (k < 10))]
+    got = split(records_of(rows), fractions=(0.5, 0.2, 0.3)).passport
+    films = got["balance"]["films"]["classes"]["Mass"]
+    assert [films[p]["count"] for p in splits.PARTS] == [160, 64, 96]
 
 
 def by_hand(records, unit, scheme="random_patient", **how):
