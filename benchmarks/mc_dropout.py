@@ -32,6 +32,10 @@ NETWORKS = {
         {"name": "cxr_jax.models.efficientnet.efficientnet_b0"},
         HIDDEN,
     ),
+    "fusion": (
+        {"name": "cxr_jax.models.fusion.AttentionFusion"},
+        {"name": f"{HEAD}.PoolThenClassify", "dropout": 0.5},
+    ),
 }
 
 

@@ -30,10 +30,11 @@ BCE = {
 }
 
 
-def make_task(dropout=0.5):
+def make_task(dropout=0.5, head="PoolThenClassify"):
     return Classify(
         model={"name": "cxr_jax.models.densenet.densenet_tiny"},
-        head={"name": "cxr_jax.models.heads.PoolThenClassify", "dropout": dropout},
+        head={"name": f"cxr_jax.models.heads.{head}", "dropout": dropout},
+        maps="cam" if head == "PoolThenClassify" else "grad_cam",
         terms=(BCE,),
         classes=("a", "b"),
         mean=(0.5,),
@@ -154,13 +155,13 @@ def test_views_see_the_same_masks_and_average_their_spreads(task, state):
         assert (probs.std(axis=0) < found.std + 1e-6).all() or average == "logits"
 
 
-@pytest.mark.parametrize("head", ["linear", "none"])
-def test_a_network_without_dropout_is_told_before_anything_is_computed(head):
-    task = make_task(dropout={"linear": 0.5, "none": 0.0}[head])
-    drops = sampled.drops(task, ModelDef.of(task.create), 16, 16)
-    assert drops == (head == "linear")
+@pytest.mark.parametrize("head", ["PoolThenClassify", "PoolHiddenClassify"])
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_network_without_dropout_is_told_before_anything_is_computed(head, rate):
+    task = make_task(dropout=rate, head=head)
+    assert sampled.drops(task, ModelDef.of(task.create), 16, 16) == (rate > 0)
     wrap = sampled.Sampled(task=tta.Flip(task=task), samples=3)
-    if drops:
+    if rate:
         wrap.check(ModelDef.of(task.create), 16, 16)
     else:
         with pytest.raises(ConfigError, match=r"eval\.mc\.samples=3.*has no dropout"):

@@ -9,7 +9,8 @@ import numpy as np
 
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import Blocks, Evaluator, units_of
-from cxr_jax.metrics import bootstrap, ranking, selective
+from cxr_jax.evaluators.comparison import ALPHA, enough
+from cxr_jax.metrics import bootstrap, comparison, ranking, selective
 from cxr_jax.predictions import MAX_STD, SPREAD, Predictions
 
 RISKS = ("brier", "log_loss")
@@ -38,7 +39,10 @@ NOTES = (
         "Rejection by maximum probability puts aside what is nearest to 0.5; the entropy"
         " of the probability gives the same order. The oracle knows the losses."
     ),
-    "Intervals of differences: patients resampled, 95%, each for itself.",
+    (
+        "Intervals of differences: patients resampled, 95%, each for itself; verdicts"
+        " after Holm's correction over the classes, the mean by itself."
+    ),
     "Loss and error are against the labels.",
 )
 
@@ -84,6 +88,9 @@ class Uncertainty(Evaluator):
                 column = None if drawn is None else drawn[..., c]
                 block |= _selective(predictions, orders, losses, c, column)
             per_class[name] = block
+        mean = self._mean(per_class, drawn, predictions.classes)
+        self._judge([block for block in per_class.values() if "differences" in block])
+        self._judge([mean] if "differences" in mean else [])
         flagged = predictions.std > self.threshold
         return {
             "uncertainty": {
@@ -97,7 +104,7 @@ class Uncertainty(Evaluator):
                 "films_flagged": int(flagged.any(axis=1).sum()),
                 "mean_std": float(predictions.std.mean(dtype=np.float64)),
                 "per_class": per_class,
-                "mean": self._mean(per_class, drawn, predictions.classes),
+                "mean": mean,
             }
         }
 
@@ -146,6 +153,26 @@ class Uncertainty(Evaluator):
             "flagged": _side(flagged, values),
             "unflagged": _side(~flagged, values),
         }
+
+    def _judge(self, family: list[dict[str, Any]]) -> None:
+        """Adjusted p-values of each difference over a family, and what they allow."""
+        for risk in RISKS:
+            for k in range(len(PAIRS)):
+                gaps = [block["differences"][risk][k] for block in family]
+                tests = sum(gap["p"] is not None for gap in gaps)
+                adjusted = comparison.holm([gap["p"] for gap in gaps])
+                for gap, p in zip(gaps, adjusted, strict=True):
+                    gap["p_holm"] = p
+                    gap["verdict"] = self._verdict(gap, tests)
+
+    def _verdict(self, gap: Mapping[str, Any], tests: int) -> str:
+        if gap["p"] is None:
+            return "no interval, no verdict"
+        if self.resamples < enough(tests):
+            return "too few resamples to tell"
+        if gap["p_holm"] > ALPHA:
+            return "no difference detected"
+        return f"{gap['of']} {'better' if gap['value'] < 0 else 'worse'}"
 
     def _mean(
         self,
@@ -273,9 +300,10 @@ def _differences(
         for first, second in PAIRS:
             block: dict[str, Any] = {"of": first, "minus": second}
             block["value"] = area[risk][first] - area[risk][second]
-            interval = bootstrap.Interval(low=None, high=None, discarded=0)
+            interval, p = bootstrap.Interval(low=None, high=None, discarded=0), None
             if drawn is not None:
                 gaps = drawn[:, places[first], r] - drawn[:, places[second], r]
                 interval = bootstrap.percentile_interval(gaps)
-            found[risk].append(block | dataclasses.asdict(interval))
+                p = comparison.bootstrap_p(gaps)
+            found[risk].append(block | dataclasses.asdict(interval) | {"p": p})
     return found

@@ -118,54 +118,60 @@ def _selection(block: Block) -> list[str]:
             " right their share of positives, relative to that of all films.",
             alt="risk and retained prevalence against coverage",
         ),
-        *(_areas(block, risk) for risk in RISKS),
-        html.folded("Each class", *grids),
+        _areas(block, "brier"),
+        html.folded(
+            "Log-loss, and further differences",
+            _areas(block, "log_loss"),
+            _further(block),
+        ),
+        html.folded("Curves of each class", *grids),
     ]
 
 
 def _areas(block: Block, risk: str) -> str:
     """Areas under the risk, and the difference that matters with its interval."""
-    found = {name: one for name, one in block["per_class"].items() if one.get("area")}
+    found = {k: one for k, one in block["per_class"].items() if one.get("area")}
     rows = [_area_row(tables.words(name), one, risk) for name, one in found.items()]
     rows.append(_area_row(tables.MEAN, block["mean"], risk))
     caption = (
         f"Area under the {RISKS[risk]} of the films kept, in thousandths; smaller is"
-        " better. Differences with 95% intervals, each for itself; resampling unit:"
-        f" {block['resampling_unit']}. Below 0 the first puts the right films aside more"
-        " often."
+        " better. Below 0, std puts the right films aside more often. 95% intervals, each"
+        f" for itself; resampling unit: {block['resampling_unit']}; verdicts after Holm's"
+        " correction over the classes, the mean by itself."
     )
     if left := block["mean"]["left_out"]:
         caption += f" Left out: {'; '.join(f'{k} ({v})' for k, v in left.items())}."
     if many := max(gap["discarded"] for gap in block["mean"]["differences"][risk]):
         caption += f" {many:,} resamples discarded for the mean."
-    headers = ["Class", *MEASURES.values()]
-    headers += ["std −\nmaximum probability", "information −\nmaximum probability"]
-    headers += ["Std against\nmaximum probability"]
+    headers = ["Class", *MEASURES.values(), "std −\nmaximum probability", "Verdict"]
     return html.table(
         headers, rows, caption=caption, total=True, text=(len(headers) - 1,)
     )
 
 
 def _area_row(name: str, one: Block, risk: str) -> list[str]:
-    rival = "max_probability"
-    gaps = {g["of"]: g for g in one["differences"][risk] if g["minus"] == rival}
-    chosen = [gaps[name] for name in ("std", "information")]
+    chosen = one["differences"][risk][0]
     return [
         name,
         *(_thousandths(one["area"][risk][measure]) for measure in MEASURES),
-        *(_gap(gap) for gap in chosen),
-        verdict(chosen[0]),
+        _gap(chosen),
+        chosen["verdict"],
     ]
 
 
-def verdict(gap: Block) -> str:
-    """What an interval of a difference of areas allows to be said."""
-    low, high = gap["low"], gap["high"]
-    if low is None:
-        return "no interval, no verdict"
-    if high < 0:
-        return "std better"
-    return "std worse" if low > 0 else "no difference detected"
+def _further(block: Block) -> str:
+    """The other differences of the mean over the list."""
+    rows = []
+    for risk, words in RISKS.items():
+        for gap in block["mean"]["differences"][risk]:
+            pair = (MEASURES[gap[key]].replace("\n", " ") for key in ("of", "minus"))
+            rows.append([words, " − ".join(pair), _gap(gap), gap["verdict"]])
+    return html.table(
+        ["Risk", "Difference", "Of the means of the list", "Verdict"],
+        rows,
+        caption="Areas in thousandths, with 95% intervals, each for itself.",
+        text=(1, 3),
+    )
 
 
 def _findings(evidence: Evidence) -> list[str]:
@@ -186,7 +192,7 @@ def _findings(evidence: Evidence) -> list[str]:
         html.figure(
             uncertainty_figures.histograms(passes),
             "Probabilities over the passes; line: their mean, band: one standard"
-            " deviation to either side.",
+            " deviation to either side. Each finding has its own scale.",
             alt="histograms of probabilities over dropout masks",
         ),
     ]

@@ -25,7 +25,7 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "oracle": ("oracle", {"color": figures.FAINT, "lw": 0.9, "ls": ":"}),
 }
-BINS = 24
+BINS = 16
 
 
 def means(coverages: np.ndarray, blocks: Sequence[Block]) -> bytes:
@@ -107,16 +107,16 @@ def histograms(passes: Passes) -> bytes:
 
     def draw() -> Figure:
         rows = len(passes.ids)
-        size = (figures.WIDTH, 1.75 * rows + 0.3)
+        size = (figures.WIDTH, 1.9 * rows + 0.3)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(rows, len(numbers), squeeze=False)
         for k, line in enumerate(panels):
             # One scale for all numbers of passes of a finding.
             span = _span(passes.probs[k])
             for axes, number in zip(line, numbers, strict=True):
-                _histogram(axes, passes.probs[k, :number], span)
                 name = str(passes.classes[k]).replace("_", " ")
                 axes.set_title(f"{name}, {passes.ids[k]}: {number} passes")
+                _histogram(axes, passes.probs[k, :number], span)
             line[0].set_ylabel("passes")
         for axes in panels[-1]:
             axes.set_xlabel("probability")
@@ -127,11 +127,11 @@ def histograms(passes: Passes) -> bytes:
 
 def _histogram(axes: Axes, probs: np.ndarray, span: tuple[float, float]) -> None:
     mean, std = float(probs.mean()), float(probs.std())
-    axes.hist(probs, bins=BINS, range=span, color=figures.BLUE, alpha=0.55)
-    axes.axvspan(mean - std, mean + std, color=figures.ORANGE, alpha=0.15, lw=0)
-    axes.axvline(mean, color=figures.ORANGE, lw=1.3)
-    words = f"mean {mean:.4f}\nstd {std:.4f}"
-    axes.text(0.985, 0.95, words, transform=axes.transAxes, ha="right", va="top")
+    band = {"color": figures.ORANGE, "alpha": 0.15, "lw": 0, "zorder": 0}
+    axes.axvspan(max(mean - std, span[0]), min(mean + std, span[1]), **band)
+    axes.hist(probs, bins=BINS, range=span, color=figures.BLUE, alpha=0.75)
+    axes.axvline(mean, color=figures.ORANGE, lw=1.5)
+    axes.set_title(f"{axes.get_title()}\nmean {mean:.3g}, std {std:.3g}")
     axes.set_xlim(span)
     axes.yaxis.get_major_locator().set_params(integer=True)
 

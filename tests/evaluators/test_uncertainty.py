@@ -98,6 +98,35 @@ def test_a_spread_that_helps_is_told_from_one_that_does_not():
             assert gap["low"] < gap["value"] < gap["high"]
 
 
+def test_verdicts_wait_for_holm_and_for_enough_resamples():
+    helps = judged(make_table(), resamples=200)
+    for one in (*helps["per_class"].values(), helps["mean"]):
+        gap = one["differences"]["brier"][2]
+        assert (gap["of"], gap["minus"]) == ("std", "random")
+        assert gap["verdict"] == "std better"
+    idle = judged(make_table(helps=False), resamples=200)
+    assert (
+        idle["mean"]["differences"]["brier"][2]["verdict"] == "no difference detected"
+    )
+    for risk in ("brier", "log_loss"):
+        for k in range(4):
+            gaps = [one["differences"][risk][k] for one in idle["per_class"].values()]
+            # Holm by hand: the smallest p thrice, then the next twice.
+            least, middle, most = sorted(gap["p"] for gap in gaps)
+            want = [min(1, 3 * least)]
+            want.append(max(want[-1], min(1, 2 * middle)))
+            want.append(max(want[-1], most))
+            found = sorted(gap["p_holm"] for gap in gaps)
+            np.testing.assert_allclose(found, want)
+            for gap in gaps:
+                said = gap["verdict"] == "no difference detected"
+                assert said == (gap["p_holm"] > 0.05)
+    few = judged(make_table(), resamples=30)["per_class"]["Mass"]
+    assert few["differences"]["brier"][0]["verdict"] == "too few resamples to tell"
+    none = judged(make_table())["per_class"]["Mass"]
+    assert none["differences"]["brier"][0]["verdict"] == "no interval, no verdict"
+
+
 def test_areas_are_bounded_and_means_run_over_the_list():
     table = make_table()
     block = judged(table, mean_classes=("Hernia", "Mass"))

@@ -11,7 +11,7 @@ from flax import nnx
 from scipy import special
 
 from cxr_jax.models import layers, pooling, thinned
-from cxr_jax.models.heads import PoolThenClassify
+from cxr_jax.models.heads import PoolHiddenClassify, PoolThenClassify
 
 KEY = jax.random.key(5)
 
@@ -46,7 +46,15 @@ def draw(head, features, key, samples):
     return thinned.passes(head, features, key=key, samples=samples)
 
 
-HEADS = {"linear": linear, "two dropouts": lambda: TwoDrops(6, 4, 2, 0.4)}
+def hidden():
+    return PoolHiddenClassify(6, 2, hidden=9, dropout=0.4, rngs=nnx.Rngs(0))
+
+
+HEADS = {
+    "linear": linear,
+    "hidden": hidden,
+    "two dropouts": lambda: TwoDrops(6, 4, 2, 0.4),
+}
 
 
 @pytest.mark.parametrize("kind", HEADS)
