@@ -182,6 +182,7 @@ class SelfAttention(nnx.Module):
         return x + added.astype(x.dtype)
 
 
+@jax.named_scope("bilinear resizing")
 def resized(x: jax.Array, cells: tuple[int, int]) -> jax.Array:
     """Maps ``[B, h, w, F]`` by bilinear interpolation at half-pixel centres.
 

@@ -52,10 +52,15 @@ class Part:
     @property
     def head(self) -> str:
         """Of its column: run, dataset, scheme and part, number of films or studies."""
-        films = f"{self.result['n']:,} films"
+        return "\n".join([self.name, *self.films])
+
+    @property
+    def films(self) -> tuple[str, str, str]:
+        """What its figures are of."""
+        count = f"{self.result['n']:,} films"
         if read := self.result.get("studies"):
-            films = f"{read['n']:,} studies"
-        return "\n".join([self.name, self.result["dataset"], self.split, films])
+            count = f"{read['n']:,} studies"
+        return self.result["dataset"], self.split, count
 
     def values(self, metric: str) -> dict[str, float | None]:
         """Class → figure."""
@@ -170,6 +175,23 @@ def differences(
     return cells if mean is None else cells | {tables.MEAN: _signed(mean)}
 
 
+def heads(parts: Sequence[Part]) -> list[str]:
+    """Of their columns; of several on the same films the name alone."""
+    if _brief(parts):
+        return [part.name for part in parts]
+    return [part.head for part in parts]
+
+
+def common(parts: Sequence[Part]) -> str:
+    """What the heads leave out, for the caption; or empty."""
+    return f"Ours: {', '.join(parts[0].films)}." if _brief(parts) else ""
+
+
+def _brief(parts: Sequence[Part]) -> bool:
+    same = all(same_films(part, parts[0]) for part in parts)
+    return len(parts) > 2 and same and len({part.name for part in parts}) == len(parts)
+
+
 def phantom_grid(parts: Sequence[Part], metric: str) -> Grid:
     """Runs on computed films beside each other, and what an oracle reaches."""
     listed = list_of(parts, metric)
@@ -180,9 +202,10 @@ def phantom_grid(parts: Sequence[Part], metric: str) -> Grid:
         for part in parts:
             found.setdefault(part.result["dataset"], {}).update(part.run.ceilings)
         for dataset, ceilings in found.items():
+            where = "" if len(found) == 1 and common(parts) else f"\n{dataset}"
             cells = {n: tables.number(value) for n, value in ceilings.items()}
             mean = {tables.MEAN: tables.number(mean_of(ceilings, listed))}
-            shown.append((f"Ceiling\n{dataset}", cells | mean))
+            shown.append((f"Ceiling{where}", cells | mean))
     caption = (
         f"Computed films: AUROC against {'the true state' if truth else 'the labels'},"
     )
@@ -191,7 +214,7 @@ def phantom_grid(parts: Sequence[Part], metric: str) -> Grid:
         names_of(parts, metric),
         shown,
         mean=tables.MEAN,
-        caption=caption,
+        caption=f"{caption} {common(parts)}".strip(),
         best=highest(parts, metric),
     )
 
@@ -203,8 +226,8 @@ def beside(parts: Sequence[Part], metric: str, listed: Sequence[str]) -> list[Co
     """
     shown: list[Column] = []
     compared = _pairs(parts)
-    for part in parts:
-        shown.append((part.head, ours(part, metric, listed)))
+    for part, head in zip(parts, heads(parts), strict=True):
+        shown.append((head, ours(part, metric, listed)))
         if len(compared) == 1 and part is compared[0][0]:
             shown.append(_difference(*compared[0], metric, listed))
     return shown
@@ -237,16 +260,17 @@ def highest(parts: Sequence[Part], metric: str) -> dict[str, set[str]]:
     Among those on the films of the first part alone, and to the three digits that are
     shown: equals stand out together. Of one part nothing does.
     """
-    same = [part for part in parts if same_films(part, parts[0])]
+    named = zip(parts, heads(parts), strict=True)
+    same = [(part, head) for part, head in named if same_films(part, parts[0])]
     listed, found = list_of(parts, metric), {}
     if len(same) < 2:
         return found
     for name in (*names_of(parts, metric), tables.MEAN):
         figures = {}
-        for part in same:
+        for part, head in same:
             values = part.values(metric)
             one = mean_of(values, listed) if name == tables.MEAN else values.get(name)
-            figures |= {} if one is None else {part.head: round(one, 3)}
+            figures |= {} if one is None else {head: round(one, 3)}
         top = max(figures.values(), default=None)
         found[name] = {head for head, figure in figures.items() if figure == top}
     return found

@@ -137,7 +137,7 @@ def _draw(boxes: Mapping[str, _Box], places: Places) -> Figure:
     for name, box in boxes.items():
         row = places.at[name][1]
         high[row] = max(high[row], box.height)
-    width = places.columns * (BOX + BETWEEN) - BETWEEN + 2 * MARGIN + 0.8
+    width = places.columns * (BOX + BETWEEN) - BETWEEN + 2 * MARGIN
     height = sum(high) + GAP * (places.rows - 1) + 2 * MARGIN + 0.16
     figure = Figure(figsize=(width * min(1.0, figures.WIDTH / width), height))
     board = figure.add_axes((0, 0, 1, 1))

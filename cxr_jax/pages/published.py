@@ -166,8 +166,9 @@ def _grid(
     if parts and found:
         caption += (
             f"Published means are of the same {len(listed)} classes as those of the"
-            " first column."
+            " first column. "
         )
+    caption += columns.common(parts) if parts else ""
     mean = tables.MEAN if parts else "Mean"
     return grids.grid(
         names,
