@@ -40,25 +40,24 @@ TOGETHER = (
     "zz,phantom",
     "phantom,small",
 )
+# Parts of a network that is trained whole, or the same with another loss.
+LESS = ("dense_alone", "efficient_alone", "no_attention", "bce")
+TOGETHER_FUSION = (
+    *("simple_cnn", "densenet121", "efficientnet_b0"),
+    *("dense_alone", "efficient_alone", "no_attention"),
+)
 combined = pytest.mark.parametrize(
     "spec",
     [
-        *SPECS,
-        *(f"configs/chexnet.py:{words}" for words in TOGETHER),
-        "configs/mura.py:phantom,padded",
-        *(
-            f"configs/fusion.py:{network},phantom"
-            for network in (
-                *("simple_cnn", "densenet121", "efficientnet_b0"),
-                *("dense_alone", "efficient_alone", "no_attention"),
-            )
-        ),
+        pytest.param(spec, marks=pytest.mark.long) if spec.endswith(LESS) else spec
+        for spec in (
+            *SPECS,
+            *(f"configs/chexnet.py:{words}" for words in TOGETHER),
+            "configs/mura.py:phantom,padded",
+            *(f"configs/fusion.py:phantom,{word}" for word in TOGETHER_FUSION),
+        )
     ],
 )
-
-
-# Parts of a network that is trained whole, or the same with another loss.
-LESS = ("dense_alone", "efficient_alone", "no_attention", "bce")
 
 
 def distinct():

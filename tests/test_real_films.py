@@ -35,6 +35,9 @@ OVERRIDES = {
 }
 
 
+pytestmark = pytest.mark.long  # a whole run, of a minute and more
+
+
 @pytest.fixture(scope="module")
 def run(real_dir, tmp_path_factory):
     """The workdir of a finished run, and what it printed."""

@@ -74,6 +74,7 @@ def test_resume_is_exact_within_a_phase_and_across_the_switch(
     assert passport(tmp_path) == unbroken("two_phases")
 
 
+@pytest.mark.long
 def test_a_full_disk_is_said_and_what_was_saved_is_kept(
     faulty, tmp_path, unbroken, passport
 ):

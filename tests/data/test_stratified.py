@@ -322,7 +322,8 @@ def real(real_dir):
     return source.records
 
 
-@pytest.mark.parametrize("share", [0.5, pytest.param(1.0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("share", [0.5, 1.0])
 def test_the_real_patients_are_divided_five_times_as_evenly_as_by_chance(real, share):
     start = time.perf_counter()
     got = split(real, patients=share).passport

@@ -102,6 +102,7 @@ def test_fine_things_vanish_at_64_pixels():
         assert tiny + 0.03 < base
 
 
+@pytest.mark.long
 def test_a_small_recount_agrees_with_the_stored_ceilings():
     cohort = dataclasses.replace(builder.TINY, films=1200)
     found = oracle.ceilings(cohort, films=150)

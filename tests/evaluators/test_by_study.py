@@ -249,6 +249,7 @@ def without_areas(monkeypatch):
     )
 
 
+@pytest.mark.long
 def test_every_figure_of_200_random_cases_is_that_of_numpy(tmp_path, without_areas):
     """Seven types and all: readers against five, the model against each five, gold."""
     alone = {"protocols": ("majority",)}

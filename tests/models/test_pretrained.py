@@ -282,6 +282,7 @@ def test_logits_equal_those_of_torch(
     assert_same(logits_of(imported, names, films), expected)
 
 
+@pytest.mark.long
 def test_densenet121_whole(films, tmp_path):
     sizes = {"blocks": (6, 12, 24, 16), "growth": 32, "stem_width": 64}
     net = torch_net(14, 3, **sizes)
