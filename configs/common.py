@@ -34,6 +34,8 @@ def base() -> config_dict.ConfigDict:
     c.pretrained.head = "fresh"  # or keep
     c.pretrained.layout = ""  # told by the names in the file unless given
     c.pretrained.sha256 = ""  # of the file; checked where given
+    # Of a network of several backbones: name → a source() each, and no file for all.
+    c.pretrained.parts = config_dict.ConfigDict()
     c.task = config_dict.ConfigDict()
     c.augment = config_dict.ConfigDict()  # on the device; the defaults do nothing
     c.augment.name = "cxr_jax.data.augment.Augment"
@@ -122,6 +124,11 @@ def base() -> config_dict.ConfigDict:
     c.report.context = ()  # rows: dataset, study type, label, images
     c.report.ceilings = config_dict.ConfigDict()  # class → best possible AUROC
     return c
+
+
+def source(name: str = "") -> dict[str, str]:
+    """Where the weights of one backbone of several come from; its head is left away."""
+    return {"from": name, "layout": "", "sha256": ""}
 
 
 def phase(**changes: object) -> dict[str, object]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import re
+from typing import Any
 
 import jax
 from etils import epath
@@ -97,48 +98,115 @@ def first_state(
 ) -> TrainState:
     """The state before the first step: random weights, or those of ``pretrained``.
 
-    What was taken from where is logged and written to ``WORKDIR/pretrained.json``.
+    What was taken from where is logged and written to ``WORKDIR/pretrained.json``: a
+    passport and a report, or those of each part under its name.
 
     Raises:
         ConfigError: an unknown public name, or no network to fetch it; a file that is
-            damaged, unsafe, or does not fit the network.
+            damaged, unsafe, or does not fit the network; a part that the network lacks.
     """
     state = trainer.init()
-    if not config.pretrained["from"]:
+    files = _files(config)
+    if not files:
         return state
-    model = trainer.model_def
-    given = configs.plain(config.pretrained).items()
+    behind = _behind(config, trainer.model_def)
+    written = {}
+    for part, given in files.items():
+        imported = _imported(config, trainer.model_def, part, given, behind)
+        state = trainer.adopt(state, imported.params, imported.rest)
+        written[part] = {
+            "passport": json.loads(imported.passport.to_json()),
+            "report": dataclasses.asdict(imported.report),
+        }
+    if jax.process_index() == 0:
+        text = json.dumps(written.get("", written), indent=1)
+        write_atomically(workdir / "pretrained.json", text + "\n")
+    return state
+
+
+def _files(config: config_dict.ConfigDict) -> dict[str, dict[str, str]]:
+    """Part of the backbone → what to import into it; "" stands for the whole model."""
+    whole = configs.plain(config.pretrained)
+    parts = whole.pop("parts", {})
+    parts = {name: part for name, part in parts.items() if part.get("from")}
+    if whole["from"] and parts:
+        raise ConfigError(
+            f"pretrained.from={whole['from']!r} and pretrained.parts.{min(parts)}: give"
+            " a file for the whole network, or one for each of its parts"
+        )
+    files = {"": whole} if whole["from"] else parts
+    return {
+        name: {key: value for key, value in given.items() if value}
+        for name, given in files.items()
+    }
+
+
+def _imported(
+    config: config_dict.ConfigDict,
+    model: ModelDef,
+    part: str,
+    given: dict[str, str],
+    behind: dict[str, Any],
+) -> pretrained.Imported:
+    """Arrays of one file, under the names that they have in the whole model."""
+    key = f"pretrained.parts.{part}.from" if part else "pretrained.from"
+    # A file knows one network: to it, the part is the backbone.
+    inside = f"backbone/{part}/" if part else ""
+    alone = "backbone/" if part else ""
+    params, rest, behind = (
+        {alone + n[len(inside) :]: a for n, a in arrays.items() if n.startswith(inside)}
+        for arrays in (flatten(model.params), flatten(model.rest), behind)
+    )
+    if not params:
+        raise ConfigError(f"{key}: the network has no part {part!r}")
     try:
         imported = pretrained.load(
-            {key: value for key, value in given if value},
-            flatten(model.params),
-            flatten(model.rest),
+            given | {"head": "fresh"} if part else given,
+            params,
+            rest,
+            behind=behind,
             classes=config.task.classes,
             mean=config.task.mean,
             std=config.task.std,
-            epsilon=config.task.model.get("epsilon", 1e-5),
+            epsilon=model.epsilon(inside),
         )
     except CheckpointError as error:  # of a file that the user named
-        raise ConfigError(f"pretrained.from: {error}") from error
-    report = imported.report
+        raise ConfigError(f"{key}: {error}") from error
+    _tell(given["from"], imported.report)
+    params, rest = (
+        {inside + name[len(alone) :]: a for name, a in arrays.items()}
+        for arrays in (imported.params, imported.rest)
+    )
+    return dataclasses.replace(imported, params=params, rest=rest)
+
+
+def _tell(name: str, report: pretrained.Report) -> None:
     log.info(
         "%s arrays of %s (%s layout); fresh: %s; %s",
         report.loaded,
-        config.pretrained["from"],
+        name,
         report.layout,
         ", ".join(report.fresh) or "none",
         " ".join(report.changes) or "all as they were",
     )
-    if jax.process_index() == 0:
-        text = json.dumps(
-            {
-                "passport": json.loads(imported.passport.to_json()),
-                "report": dataclasses.asdict(report),
-            },
-            indent=1,
-        )
-        write_atomically(workdir / "pretrained.json", text + "\n")
-    return trainer.adopt(state, imported.params, imported.rest)
+
+
+def _behind(config: config_dict.ConfigDict, model: ModelDef) -> dict[str, Any]:
+    """What the model would have besides if its backbones did not end at a tap."""
+    spec = configs.plain(config.task)
+    whole = _unended(spec["model"])
+    if whole == spec["model"]:
+        return {}
+    goes_on = ModelDef.of(configs.build({**spec, "model": whole}).create)
+    own = flatten(model.params) | flatten(model.rest)
+    every = flatten(goes_on.params) | flatten(goes_on.rest)
+    return {name: array for name, array in every.items() if name not in own}
+
+
+def _unended(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {key: _unended(value) for key, value in part.items() if key != "until"}
 
 
 def summary(config: config_dict.ConfigDict) -> str:

@@ -20,6 +20,7 @@ from cxr_jax.models.passport import Passport
 _XRV = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
 _XRV_FILE = "{}-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
+_KERAS_NEW = "https://storage.googleapis.com/keras-applications/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Entry:
         checksum: ``sha256:`` and the digest or its first digits, ``md5:`` and the
             digest, as the publisher makes it known; "" where he does not.
         classes: of its head; () for the 1,000 of ImageNet.
+        head: whether it has one.
     """
 
     url: str
@@ -42,10 +44,12 @@ class Entry:
     licence: str
     checksum: str = ""
     classes: tuple[str, ...] = ()
+    head: bool = True
 
     def passport(self, name: str, sha256: str) -> Passport:
         """The passport of the file under its name in ``HUB``."""
         layout = LAYOUTS[self.layout]
+        outputs = "sigmoid" if self.classes else "softmax"
         return Passport(
             architecture=self.architecture,
             source=f"{name} ({self.url})",
@@ -55,7 +59,7 @@ class Entry:
             channels=len(layout.mean),
             size=224,
             classes=self.classes,
-            outputs="sigmoid" if self.classes else "softmax",
+            outputs=outputs if self.head else "none",
             sha256=sha256,
             notes=layout.notes,
         )
@@ -120,6 +124,30 @@ HUB = {
             ("densenet121", "9d60b8095a5708f2dcce2bca79d332c7"),
             ("densenet169", "d699b8f76981ab1b30698df4c175e90b"),
             ("densenet201", "1ceb130c1ea1b78c3bf6114dbdfd8807"),
+        )
+    },
+    "keras/densenet121-notop": Entry(
+        f"{_KERAS}densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "keras",
+        "densenet121",
+        "BSD-3-Clause",
+        "md5:30ee3e1110167f948a6b9946edeeb738",
+        head=False,
+    ),
+    **{
+        f"keras/efficientnet_{size}-notop": Entry(
+            f"{_KERAS_NEW}efficientnet{size}_notop.h5",
+            "keras-efficientnet",
+            f"efficientnet_{size}",
+            "Apache-2.0",  # of the repository of its authors, which Keras converted
+            f"md5:{digits}",
+            head=False,
+        )
+        for size, digits in (
+            ("b0", "50bc09e76180e00e4465e1a485ddc09d"),
+            ("b1", "74c4e6b3e1f6a1eea24c589628592432"),
+            ("b2", "111f8e2ac8aa800a7a99e3239f7bfb39"),
+            ("b3", "af6d107764bb5b1abb91932881670226"),
         )
     },
     "torchxrayvision/densenet121-res224-all": _xrv(

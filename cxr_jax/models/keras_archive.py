@@ -22,6 +22,8 @@ _TRAINING = ("optimizer", "optimizer_weights", "metrics", "compile_metrics")
 # How ``.weights.h5`` numbers the arrays of a layer.
 _ORDER = {
     "conv2d": ("kernel", "bias"),
+    "depthwise_conv2d": ("kernel", "bias"),
+    "normalization": ("mean", "variance", "count"),
     "dense": ("kernel", "bias"),
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }

@@ -1,13 +1,16 @@
 """What the weights of other libraries expect of a film, and which library wrote a file."""
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from cxr_jax import labels
 from cxr_jax.errors import CheckpointError, ConfigError
+from cxr_jax.models import efficientnet
 from cxr_jax.models.passport import Passport
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -17,6 +20,7 @@ DEPTHS = {
     (6, 12, 48, 32): "densenet201",
     (6, 12, 36, 24): "densenet161",
 }
+EFFICIENTNETS = tuple(f"efficientnet_b{n}" for n in range(4))
 XRV18 = (
     *("Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema"),
     *("Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural_Thickening"),
@@ -69,6 +73,7 @@ LAYOUTS = {
         notes="evaluated by its author on ten crops of 224 pixels from 256",
     ),
     "keras": Layout(**_IMAGENET, epsilon=1.001e-5),
+    "keras-efficientnet": Layout(**_IMAGENET, epsilon=1e-3),
 }
 
 
@@ -83,6 +88,8 @@ class Source:
         ignored: names that are known to say nothing to a reader.
         extras: arrays that are no weights and worth keeping, such as ``op_threshs``.
         likely: the layout that the names point to.
+        scaling: mean and std of films in [0, 1] that the file itself holds; None where
+            it holds none.
     """
 
     arrays: dict[str, np.ndarray]
@@ -91,6 +98,7 @@ class Source:
     ignored: tuple[str, ...]
     extras: dict[str, np.ndarray]
     likely: str
+    scaling: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @property
     def channels(self) -> int:
@@ -136,14 +144,17 @@ def assumed(layout: str, source: Source, file: str, sha256: str) -> Passport:
         CheckpointError: a stem whose channels that library has no scaling for.
     """
     usual = LAYOUTS[layout]
-    channels = source.channels or len(usual.mean)
-    if channels != len(usual.mean):
+    mean, std = source.scaling or (usual.mean, usual.std)
+    channels = source.channels or len(mean)
+    if channels != len(mean):
         raise CheckpointError(
             f"{file}: its stem takes {channels} channels, {layout} scales"
-            f" {len(usual.mean)}: write {file}.passport.json beside it, or name its layout"
+            f" {len(mean)}: write {file}.passport.json beside it, or name its layout"
         )
     classes = usual.classes if source.outputs == len(usual.classes) else ()
-    guess = "scaling assumed from the layout, classes not known"
+    guess = "classes not known"
+    if source.scaling is None:
+        guess = f"scaling assumed from the layout, {guess}"
     if classes == XRV18:
         classes = _trained(source, sha256)
         guess = (
@@ -155,14 +166,29 @@ def assumed(layout: str, source: Source, file: str, sha256: str) -> Passport:
         architecture=architecture(source.arrays),
         source=file,
         licence=usual.licence if named else "unknown",
-        mean=usual.mean,
-        std=usual.std,
+        mean=mean,
+        std=std,
         channels=channels,
         size=224,
         classes=classes,
         outputs={0: "none", 1000: "softmax"}.get(source.outputs, "sigmoid"),
         sha256=sha256,
         notes="; ".join(filter(None, (usual.notes, "" if named else guess))),
+    )
+
+
+def check_scaling(passport: Passport, source: Source, file: str) -> None:
+    """A passport must say what a file's own layer does.
+
+    Raises:
+        CheckpointError: it says otherwise.
+    """
+    if source.scaling in (None, (passport.mean, passport.std)):
+        return
+    raise CheckpointError(
+        f"{file}: its passport says mean={passport.mean} and std={passport.std}, its"
+        f" normalization layer {source.scaling[0]} and {source.scaling[1]}: correct the"
+        " passport"
     )
 
 
@@ -200,7 +226,47 @@ def depths_of(names: Iterable[str]) -> tuple[int, ...]:
     return tuple(found[block] for block in sorted(found))
 
 
-def architecture(names: Iterable[str]) -> str:
-    """``densenet121`` and so on, or the depths of another DenseNet."""
-    depths = depths_of(names)
+def kind(names: Iterable[str]) -> str:
+    """``a DenseNet``, ``an EfficientNet``, or "" for neither, by the names of arrays."""
+    names = tuple(names)
+    if depths_of(names):
+        return "a DenseNet"
+    inside = re.compile(r"backbone/blocks/\d+/(expand|depthwise)/")
+    return "an EfficientNet" if any(map(inside.match, names)) else ""
+
+
+def architecture(arrays: Mapping[str, Any]) -> str:
+    """``densenet121``, ``efficientnet_b0`` and so on, or what else can be said.
+
+    Args:
+        arrays: name → anything with a ``shape``. Of a network that ends early, the name
+            is that of the whole one.
+    """
+    if kind(arrays) == "an EfficientNet":
+        return _efficientnet(arrays)
+    depths = depths_of(arrays)
+    if not depths:
+        return "no DenseNet or EfficientNet"
     return DEPTHS.get(depths, f"densenet{depths}".replace(",)", ")"))
+
+
+def _efficientnet(arrays: Mapping[str, Any]) -> str:
+    """The first size whose stem and blocks begin as these do."""
+    places = itertools.takewhile(
+        arrays.__contains__,
+        (f"backbone/blocks/{n}/project/kernel" for n in itertools.count()),
+    )
+    names = ["backbone/stem/kernel", *places]
+    widths = [arrays[n].shape[-1:] for n in names if n in arrays]
+    for known in EFFICIENTNETS:
+        if widths == [(w,) for w in _widths(known)][: len(widths)]:
+            return known
+    return f"an EfficientNet of {len(names) - 1} blocks"
+
+
+def _widths(known: str) -> list[int]:
+    sizes = getattr(efficientnet, known).keywords
+    width, depth = sizes["width"], sizes["depth"]
+    stem = efficientnet.rounded(32, width)
+    plans = efficientnet.planned(efficientnet.STAGES, stem, width, depth, 0.0)
+    return [stem, *(plan.features for plan in plans)]

@@ -36,8 +36,9 @@ class Report:
         layout: which library's names the file has.
         loaded: how many arrays came from it.
         ignored: names in the file that say nothing to a reader: only
-            ``num_batches_tracked``.
-        dropped: names of the file's head, where the model starts with a fresh one.
+            ``num_batches_tracked``, and the count of a layer that scales films.
+        dropped: names of the file's head, where the model starts with a fresh one, and
+            of what lies behind the tap at which the model ends.
         fresh: names of the model that keep their initial values.
         changes: a sentence about everything that is not a mere copy.
     """
@@ -74,6 +75,7 @@ def load(
     params: Mapping[str, Any],
     rest: Mapping[str, Any],
     *,
+    behind: Mapping[str, Any] | None = None,
     classes: Sequence[str] = (),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -88,6 +90,8 @@ def load(
             names in the file. ``sha256``: what the file must hash to, or "".
         params: name → anything with ``shape`` and ``dtype``: what the model trains.
         rest: likewise, its batch statistics.
+        behind: likewise, what the model would have if it did not end at a tap. A file
+            has all of it, which is then checked and dropped, or nothing.
         classes: of the model's head, in order; () if nobody names them.
         mean: what the model's films are normalised by, one per channel of its stem; the
             passport's by default.
@@ -108,28 +112,30 @@ def load(
     given = _spec(spec)
     path, entry = _find(given["from"], cache)
     archive = archives.read(path, sha256=given["sha256"])
-    model = {**params, **rest}
-    source = _source(archive, layouts.depths_of(model))
+    model, behind = {**params, **rest}, dict(behind or {})
+    source = _source(path.name, archive, {**model, **behind})
     layout = layouts.chosen(given["layout"] or (entry.layout if entry else ""), source)
     passport = exporting.stated(path, archive)
     if passport is None and entry:
         passport = entry.passport(given["from"], archive.sha256)
     if passport is None:
         passport = layouts.assumed(layout, source, path.name, archive.sha256)
+    layouts.check_scaling(passport, source, path.name)
 
     heads = {name for name in {**model, **source.arrays} if name.startswith("head/")}
     fresh = heads if given["head"] == "fresh" else set()
-    if not fresh:
+    if given["head"] == "keep":
         _same_classes(passport, source, tuple(classes), path.name)
     wanted = {name: array for name, array in model.items() if name not in fresh}
     found = {name: a for name, a in source.arrays.items() if name not in fresh}
     stem = _fit_stem(found, wanted, passport, mean, std)
-    _strict(path.name, found, wanted, source)
+    cut = {*behind} if {*behind} & {*found} else set()
+    _strict(path.name, found, wanted | {name: behind[name] for name in cut}, source)
 
     shift = layouts.LAYOUTS[layout].epsilon - epsilon
-    arrays = {n: _typed(n, a, wanted[n].dtype, shift) for n, a in found.items()}
+    arrays = {n: _typed(n, found[n], wanted[n].dtype, shift) for n in wanted}
     changes = [stem.change, f"{shift:g} added to every variance" if shift else ""]
-    if fresh:
+    if given["head"] == "fresh":
         passport = dataclasses.replace(passport, classes=(), outputs="none")
     return Imported(
         params={name: arrays[name] for name in params if name in arrays},
@@ -141,7 +147,9 @@ def load(
             layout=layout,
             loaded=len(arrays),
             ignored=source.ignored,
-            dropped=tuple(source.names[n] for n in sorted(fresh & {*source.names})),
+            dropped=tuple(
+                source.names[n] for n in sorted((fresh | cut) & {*source.names})
+            ),
             fresh=tuple(sorted(fresh & {*model})),
             changes=tuple(change for change in changes if change),
         ),
@@ -174,10 +182,13 @@ def _find(
     return hub.fetch(place, cache=cache), hub.HUB[place]
 
 
-def _source(archive: archives.Archive, depths: tuple[int, ...]) -> Source:
-    if archive.framework == "keras":
-        return keras_names.read(archive.arrays, depths)
-    return torch_names.read(archive.arrays)
+def _source(file: str, archive: archives.Archive, model: Iterable[str]) -> Source:
+    if archive.framework != "keras":
+        return torch_names.read(archive.arrays)
+    try:
+        return keras_names.read(archive.arrays, model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
 
 
 def _same_classes(

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from cxr_jax.errors import ConfigError
 from cxr_jax.models.layers import BatchNorm
 
 Arrays = dict[str, jax.Array]
@@ -36,6 +37,24 @@ class ModelDef:
         """The definition of ``create(key)``, found without computing a single weight."""
         model = nnx.eval_shape(create, jax.eval_shape(lambda: jax.random.key(0)))
         return cls(*nnx.split(model, nnx.Param, ...))
+
+    def epsilon(self, under: str = "") -> float:
+        """What the batch norms below a name add to variances; 0 where there are none.
+
+        Raises:
+            ConfigError: they do not agree.
+        """
+        model = nnx.merge(self.graphdef, self.params, self.rest)
+        found = {
+            module.epsilon
+            for path, module in nnx.iter_modules(model)
+            if isinstance(module, BatchNorm) and _path(path).startswith(under)
+        }
+        if len(found) > 1:
+            raise ConfigError(
+                f"epsilon={sorted(found)} of the batch norms of {under!r}"
+            )
+        return found.pop() if found else 0.0
 
     def init(
         self, create: Callable[[jax.Array], nnx.Module], key: jax.Array
@@ -81,6 +100,10 @@ def name_of(path: tuple[Any, ...]) -> str:
     """``a/b/0`` for a key path; the variable wrapper of ``nnx`` leaves no trace."""
     text = jax.tree_util.keystr(path, simple=True, separator="/")
     return text.removesuffix("/value")
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    return "/".join(map(str, path))
 
 
 def _unflatten(like: Any, arrays: Arrays) -> Any:

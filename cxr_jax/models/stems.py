@@ -113,9 +113,9 @@ def _gray(
     if not border and np.any(lacking):
         raise CheckpointError(
             f"the weights expect films less mean={given.mean}, the model one channel"
-            f" less mean={mean}: along the edges no plain kernel makes up for that; take"
-            " cxr_jax.models.gray.densenet121 as the model, whose stem can, or set"
-            f" task.channels={channels} with task.mean={given.mean}"
+            f" less mean={mean}: along the edges no plain kernel makes up for that; of"
+            " DenseNets take one such as cxr_jax.models.gray.densenet121, whose stem can,"
+            f" or set task.channels={channels} with task.mean={given.mean}"
         )
     kernel = scaled.sum(axis=2, keepdims=True) * std[0]
     said = f"stem of {channels} channels made gray exactly, mean={mean}, std={std}"

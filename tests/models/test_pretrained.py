@@ -23,6 +23,7 @@ from cxr_jax.errors import CheckpointError, ConfigError
 from cxr_jax.models import (
     archives,
     densenet,
+    efficientnet,
     exporting,
     gray,
     heads,
@@ -776,3 +777,226 @@ def test_a_pinned_digest_is_held(colour):
     assert load(colour, model(), sha256=digest.upper()).passport.sha256 == digest
     with pytest.raises(CheckpointError, match="expected is 00"):
         load(colour, model(), sha256="0" * 64)
+
+
+# EfficientNets of Keras ----------------------------------------------------------------
+
+STAGES = ((1, 3, 1, 1, 8), (2, 5, 2, 4, 16))
+SIZES = {"stages": STAGES, "width": 1.0, "depth": 1.0}
+
+
+def efficient(classes=14, **kwargs):
+    return model(efficientnet.EfficientNet, classes, **SIZES, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def efficient_net(of_keras):
+    net = of_keras.efficientnet(
+        *(1.0, 1.0, 64),
+        blocks_args=of_keras.stages(STAGES),
+        input_shape=(64, 64, 3),
+        classes=14,
+        classifier_activation=None,
+    )
+    of_keras.randomise(net, seed=4)
+    return net
+
+
+@pytest.fixture(scope="module")
+def efficient_logits(of_keras, efficient_net, films):
+    pixels = np.repeat(films, 3, -1) * np.float32(255)
+    return of_keras.outputs(efficient_net, ["predictions"], pixels)[0]
+
+
+def rewritten(net, path, *, change=lambda arrays: None, head=True):
+    """A file as the released ones are: names of TF, and std where variance stands."""
+    arrays = {}
+    for layer in net.layers:
+        kind = "depthwise_kernel" if layer.name.endswith("dwconv") else ""
+        for w in layer.weights:
+            leaf = kind or w.path.rpartition("/")[2]
+            name = (
+                "normalization" if "normal" in layer.name.split("_")[0] else layer.name
+            )
+            arrays[f"{name}/{name}/{leaf}:0"] = np.asarray(w.value)
+    scale = "normalization/normalization/"
+    arrays[f"{scale}variance:0"] = np.array(STD, np.float32)
+    if not head:
+        arrays = {k: v for k, v in arrays.items() if "predictions" not in k}
+    change(arrays)
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")  # of Keras, about its own formats
+@pytest.mark.parametrize("file", ["a.h5", "a.keras", "a.weights.h5", "released.h5"])
+def test_logits_equal_those_of_keras_efficientnet(
+    file, efficient_net, efficient_logits, films, tmp_path
+):
+    path = tmp_path / file
+    if file == "released.h5":
+        rewritten(efficient_net, path)
+    elif file == "a.weights.h5":
+        efficient_net.save_weights(path)
+    else:
+        efficient_net.save(path)
+    names = efficient()
+    imported = load(path, names, epsilon=1e-3)
+    assert imported.report.layout == "keras-efficientnet"
+    assert imported.report.changes == ()
+    assert [name.rpartition("/")[2] for name in imported.report.ignored] == ["count"]
+    assert (imported.passport.mean, imported.passport.std) == (MEAN, STD)
+    assert "assumed" not in imported.passport.notes
+    assert_same(logits_of(imported, names, films), efficient_logits)
+    # Another epsilon, another std: the same function of the film.
+    names = efficient(epsilon=2e-3)
+    other = load(path, names, epsilon=2e-3, mean=MEAN, std=(0.5, 0.25, 0.125))
+    assert len(other.report.changes) == 2
+    assert_same(logits_of(other, names, films), efficient_logits)
+
+
+def test_a_network_that_ends_early_takes_what_lies_before(
+    efficient_net, of_keras, films, tmp_path
+):
+    path = rewritten(efficient_net, tmp_path / "notop.h5", head=False)
+    whole = {**efficient()[0], **efficient()[1]}
+    params, rest, _ = efficient(until="block2a_expand")
+    given = {n: a for n, a in {**params, **rest}.items() if n.startswith("backbone/")}
+    behind = {
+        name: array
+        for name, array in whole.items()
+        if name.startswith("backbone/") and name not in given
+    }
+    spec = {"from": str(path), "head": "fresh"}
+    imported = pretrained.load(spec, given, {}, behind=behind, epsilon=1e-3)
+    assert {*imported.params} == {*given}
+    assert len(imported.report.dropped) == len(behind)
+    assert "top_conv/kernel" in imported.report.dropped
+    network = efficientnet.EfficientNet(
+        **SIZES, until="block2a_expand", rngs=nnx.Rngs(0)
+    )
+    tree = nnx.state(network)
+    filled = jax.tree_util.tree_map_with_path(
+        lambda p, _: imported.params[f"backbone/{state.name_of(p)}"], tree
+    )
+    nnx.update(network, filled)
+    pixels = np.repeat(films, 3, -1) * np.float32(255)
+    (expected,) = of_keras.outputs(efficient_net, ["block2a_expand_activation"], pixels)
+    found = network((np.repeat(films, 3, -1) - MEAN) / STD)
+    assert_same(found, expected)
+    # All of what lies behind, or nothing of it; without a word, it is left over.
+    with pytest.raises(
+        CheckpointError, match=r"model are not in the file .*top/kernel"
+    ):
+        short = rewritten(
+            efficient_net,
+            tmp_path / "short.h5",
+            change=lambda a: a.pop("top_conv/top_conv/kernel:0"),
+            head=False,
+        )
+        pretrained.load(
+            spec | {"from": str(short)}, given, {}, behind=behind, epsilon=1e-3
+        )
+    with pytest.raises(CheckpointError, match="have no place in the model"):
+        pretrained.load(spec, given, {}, epsilon=1e-3)
+    cut = rewritten(
+        efficient_net,
+        tmp_path / "cut.h5",
+        change=lambda a: [
+            a.pop(key)
+            for key in [*a]
+            if key.startswith(("block2b", "top", "block2a"))
+            and not key.startswith("block2a_expand")
+        ],
+        head=False,
+    )
+    again = pretrained.load(
+        spec | {"from": str(cut)}, given, {}, behind=behind, epsilon=1e-3
+    )
+    assert again.report.dropped == ()
+
+
+def scaled(mean, variance, **others):
+    def change(arrays):
+        at = "normalization/normalization/"
+        arrays[f"{at}mean:0"] = np.array(mean, np.float32)
+        arrays[f"{at}variance:0"] = np.array(variance, np.float32)
+        for name, array in others.items():
+            arrays[f"{at}{name}:0"] = np.array(array)
+
+    return change
+
+
+def test_the_layer_that_scales_films_decides_the_passport(efficient_net, tmp_path):
+    def read(change, **kwargs):
+        path = rewritten(efficient_net, tmp_path / "a.h5", change=change)
+        return load(path, efficient(), epsilon=1e-3, **kwargs).passport
+
+    # As of a network without Keras' weights: nothing is taken off.
+    plain = read(scaled((0, 0, 0), (1, 1, 1)))
+    assert (plain.mean, plain.std) == ((0.0,) * 3, (1.0,) * 3)
+    own = read(scaled((0.5, 0.4, 0.3), (0.04, 0.09, 0.01)))
+    assert (own.mean, own.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
+    squares = read(scaled(MEAN, np.square(STD)))
+    assert (squares.mean, squares.std) == (MEAN, STD)
+    with pytest.raises(CheckpointError, match=r"less mean=\(0\.0, 0\.0, 0\.0\)"):
+        read(scaled((0, 0, 0), (1, 1, 1)), mean=MEAN, std=STD)
+    for wrong in ((0.0, 1, 1), (np.nan, 1, 1), (np.inf, 1, 1)):
+        with pytest.raises(CheckpointError, match="no positive variance"):
+            read(scaled(MEAN, wrong))
+    with pytest.raises(CheckpointError, match="one number per channel"):
+        read(scaled(MEAN, (1.0, 1.0)))
+    with pytest.raises(CheckpointError, match="no place in the model .*normalization"):
+        read(scaled(MEAN, STD, bias=1.0))
+    state_passport(tmp_path / "a.h5", mean=(0.4,) * 3)
+    with pytest.raises(CheckpointError, match=r"says mean=\(0\.4.*layer \(0\.485"):
+        read(scaled(MEAN, STD))
+
+
+@pytest.mark.filterwarnings("ignore")  # of Keras, about its own formats
+def test_another_kind_of_network_is_named(efficient_net, keras_net, tmp_path):
+    path = rewritten(efficient_net, tmp_path / "a.h5")
+    with pytest.raises(CheckpointError, match=r"a\.h5: .*EfficientNet.*is a DenseNet"):
+        load(path, model())
+    dense = tmp_path / "dense.weights.h5"
+    keras_net.save_weights(dense)
+    with pytest.raises(CheckpointError, match="DenseNet, the model is an EfficientNet"):
+        load(dense, efficient(), epsilon=1e-3)
+    deeper = model(efficientnet.EfficientNet, 14, stages=STAGES, width=1.0, depth=2.0)
+    with pytest.raises(
+        CheckpointError, match="EfficientNet of 3 blocks, the model is an .* of 6"
+    ):
+        load(path, deeper, epsilon=1e-3)
+    with pytest.raises(CheckpointError, match="are those of keras-efficientnet"):
+        load(path, efficient(), layout="keras", epsilon=1e-3)
+
+
+@pytest.mark.parametrize("until", ["", "block6a_expand"])
+def test_sizes_are_told_by_their_widths(until):
+    for name in layouts.EFFICIENTNETS:
+        build = functools.partial(getattr(efficientnet, name), until=until)
+        assert layouts.architecture(params_of(build)) == name
+    assert layouts.architecture({"backbone/convs/0/kernel": np.zeros(3)}) == (
+        "no DenseNet or EfficientNet"
+    )
+
+
+def params_of(build):
+    def create(key):
+        network = build(rngs=nnx.Rngs(params=key))
+        head = heads.PoolThenClassify(network.num_features(), 2, rngs=nnx.Rngs(0))
+        return heads.Classifier(network, head)
+
+    return state.flatten(state.ModelDef.of(create).params)
+
+
+def test_digests_of_the_hub_are_those_of_keras():
+    from keras.src.applications.efficientnet import BASE_WEIGHTS_PATH, WEIGHTS_HASHES
+
+    for size in ("b0", "b1", "b2", "b3"):
+        entry = hub.HUB[f"keras/efficientnet_{size}-notop"]
+        assert entry.checksum == f"md5:{WEIGHTS_HASHES[size][1]}"
+        assert entry.url == f"{BASE_WEIGHTS_PATH}efficientnet{size}_notop.h5"
+        assert entry.passport("a", "").outputs == "none"
