@@ -87,6 +87,10 @@ DENSE = {
     "epsilon": 1.001e-5,
     "momentum": 0.99,
 }
+IMAGENET = {
+    "dense": "keras/densenet121-notop",
+    "efficient": "keras/efficientnet_b3-notop",
+}
 # Table 1, under the names that our own rows have.
 TABLE_1 = (
     ("Optimizer", "Adam"),
@@ -142,6 +146,8 @@ def get_config() -> config_dict.ConfigDict:
             "reduce": {"classes": "mean", "batch": "mean"},
         },
     )
+    c.pretrained.parts.dense = common.source(IMAGENET["dense"])
+    c.pretrained.parts.efficient = common.source(IMAGENET["efficient"])
     c.augment.flip = 0.5
     c.augment.rotation = 36.0
     c.augment.zoom = (1 / 1.1, 1 / 0.9)
@@ -184,6 +190,12 @@ def _two_phases(*freeze: str) -> tuple[dict[str, object], ...]:
     )
 
 
+def _start(c: config_dict.ConfigDict, name: str) -> None:
+    """One file for the whole network; random weights where it is empty."""
+    c.pretrained["from"] = name
+    c.pretrained.parts = config_dict.ConfigDict()
+
+
 def _hidden(c: config_dict.ConfigDict, hidden: int, dropout: float) -> None:
     """A head with a hidden layer; class activation maps need one without."""
     c.task.head = {
@@ -202,7 +214,7 @@ def simple_cnn(c: config_dict.ConfigDict) -> None:
     """
     c.task.model = {"name": "cxr_jax.models.simple_cnn.SimpleCNN"}
     _hidden(c, 256, 0.0)
-    c.pretrained["from"] = ""
+    _start(c, "")
     c.phases = (common.phase(epochs=25.0, learning_rate=1e-3, stop_after=5),)
     c.eval.mc.samples = 0
     c.eval.evaluators = tuple(
@@ -216,6 +228,7 @@ def densenet121(c: config_dict.ConfigDict) -> None:
     counts; 531,982 of them train in the first phase; 0.7096 (Table 2)."""
     c.task.model = dict(DENSE)
     _hidden(c, 512, 0.4)
+    _start(c, IMAGENET["dense"])
     c.phases = _two_phases("backbone/*")
     c.report.model = "DenseNet-121"
 
@@ -225,6 +238,7 @@ def efficientnet_b0(c: config_dict.ConfigDict) -> None:
     phase; 0.7363 (Table 2)."""
     c.task.model = {"name": "cxr_jax.models.efficientnet.efficientnet_b0"}
     _hidden(c, 512, 0.4)
+    _start(c, "keras/efficientnet_b0-notop")
     c.phases = _two_phases("backbone/*")
     c.report.model = "EfficientNet-B0"
 
@@ -246,6 +260,7 @@ def efficient_alone(c: config_dict.ConfigDict) -> None:
 
 def _alone(c: config_dict.ConfigDict, part: str, name: str) -> None:
     c.task.model = dict(c.task.model[part])
+    _start(c, IMAGENET[part])
     c.phases = _two_phases("backbone/*")
     c.report.model = name
 
@@ -282,7 +297,7 @@ def phantom(c: config_dict.ConfigDict) -> None:
     """
     c.data.dataset = "phantom_chest/tiny"
     c.data.patients = 1.0
-    c.pretrained["from"] = ""
+    _start(c, "")
     c.task.channels = 1
     c.task.mean, c.task.std = (0.5,), (0.25,)
     c.task.model = _narrow(c.task.model)

@@ -17,6 +17,7 @@ from cxr_jax import config as configs
 from cxr_jax.data import groups
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import check_requirements
+from cxr_jax.models import hub
 from cxr_jax.types import Batch
 from data_builders import install
 
@@ -159,6 +160,18 @@ def test_the_parts_of_a_recipe_fit_each_other(spec):
     # Both builders have boxes, and the task has maps.
     spread = ["std", "information"] if config.eval.mc.samples else []
     check_requirements(chosen, ["labels", "probs", "boxes", "maps", *spread])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_recipe_starts_from_public_weights_of_its_own_network(spec):
+    config = configs.load(spec)
+    start = configs.plain(config.pretrained)
+    files = {"": start["from"]} | {k: p["from"] for k, p in start["parts"].items()}
+    files = {part: name for part, name in files.items() if name}
+    assert not ("" in files and len(files) > 1)
+    for part, name in files.items():
+        model = config.task.model[part] if part else config.task.model
+        assert hub.HUB[name].architecture == model["name"].rpartition(".")[2], part
 
 
 @combined

@@ -44,7 +44,7 @@ def _rows(config: Config, model: Mapping[str, Any]) -> dict[str, str]:
     found = {
         "Network": _last(task.get("model")),
         "Input": " × ".join(map(str, model.get("input") or ())),
-        "Initial weights": (config.get("pretrained") or {}).get("from") or "random",
+        "Initial weights": _start(config.get("pretrained") or {}),
         "Optimizer": _by_phase(phases, lambda p: _part(p["optimizer"])),
         "Metrics": _judged_by(config.get("checkpoint") or {}),
         "Epochs": _epochs(phases),
@@ -68,6 +68,13 @@ def _by_phase(phases: Sequence[Config], told: Callable[[Config], str]) -> str:
     if len(set(values)) == 1:
         return values[0]
     return "; ".join(f"phase {k}: {value}" for k, value in enumerate(values, start=1))
+
+
+def _start(pretrained: Config) -> str:
+    """A file for the whole network, one for each of its parts, or none."""
+    parts = pretrained.get("parts") or {}
+    files = [f"{name}: {p['from']}" for name, p in parts.items() if p.get("from")]
+    return pretrained.get("from") or ", ".join(files) or "random"
 
 
 def _last(part: Config | None) -> str:

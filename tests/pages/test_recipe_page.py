@@ -126,6 +126,13 @@ def test_runs_have_a_column_each_and_rows_of_any():
     assert table["Initial weights"][0] == "random"
 
 
+def test_each_backbone_may_start_from_a_file_of_its_own():
+    parts = {"dense": {"from": "keras/d"}, "efficient": {"from": "keras/e"}}
+    config = CONFIG | {"pretrained": {"from": "", "parts": parts}}
+    table = cells(recipe.section(evidence(config)))
+    assert table["Initial weights"] == ["dense: keras/d, efficient: keras/e"]
+
+
 def test_several_losses_and_an_optimizer_that_changes():
     terms = [
         {"name": "one", "fn": {"name": "cxr_jax.losses.bce"}},
