@@ -254,7 +254,11 @@ def _gallery(evidence: Evidence) -> str:
             " reference boxes."
         ),
         how,
-        gallery(evidence.samples, films=evidence.main["n"]),
+        gallery(
+            evidence.samples,
+            films=evidence.main["n"],
+            points=evidence.main.get("operating_points") or {},
+        ),
     )
 
 
