@@ -30,6 +30,7 @@ from cxr_jax.pages import (
     subgroups,
     tables,
     training,
+    training_films,
     uncertainty,
     worklist,
 )
@@ -119,6 +120,7 @@ def render(evidence: Evidence, *others: Evidence) -> str:
         adjudicated.section(evidence),
         _precision(evidence),
         distribution.section(evidence),
+        training_films.section(evidence),
         network.section(evidence),
         recipe.section(evidence, *others),
         training.section(evidence, *others),
@@ -252,7 +254,11 @@ def _gallery(evidence: Evidence) -> str:
             " reference boxes."
         ),
         how,
-        gallery(evidence.samples, films=evidence.main["n"]),
+        gallery(
+            evidence.samples,
+            films=evidence.main["n"],
+            points=evidence.main.get("operating_points") or {},
+        ),
     )
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import config_dict
 
@@ -18,6 +19,7 @@ from cxr_jax import (
     rehearsal,
     sampled,
     sharding,
+    sheet,
     tta,
     workdir,
 )
@@ -171,6 +173,7 @@ def open_run(
         write_atomically(folder / leakage.FILE, division.ids())
         workdir.write_json(folder / LABELS, division.label_counts())
         describe(config, trainer, folder, size=dataset.manifest.image_size)
+        _write_sheet(folder, dataset, division, fields)
     return Run(
         config=config,
         workdir=folder,
@@ -180,6 +183,25 @@ def open_run(
         trainer=trainer,
         stopper=stopper,
     )
+
+
+def _write_sheet(
+    folder: epath.Path,
+    dataset: pipeline.Dataset,
+    division: Division,
+    fields: pipeline.Fields,
+) -> None:
+    """Some training films, by which a reader of the report knows what was seen."""
+
+    def load(index: np.ndarray) -> Batch:
+        return next(
+            pipeline.eval_batches(
+                dataset, index, batch_size=len(index), fields=fields, threads=0
+            )
+        )
+
+    chosen = sheet.choose_films(dataset.records, division.split.parts["train"])
+    sheet.write(folder, sheet.collect(dataset.records, chosen, load=load))
 
 
 def train(run: Run) -> TrainState:

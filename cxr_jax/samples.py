@@ -62,6 +62,12 @@ class Samples:
         boxes: float32 ``[K, N, 4]``, reference boxes of the class, NaN for none.
         cases: str ``[K]``, the study that was chosen, or the film.
         views: int ``[K]``, how many films it has.
+        names: str ``[C]``, all classes; with the next four where films were chosen, not
+            studies.
+        scores: float32 ``[K, C]``, all probabilities.
+        labels: float32 ``[K, C]``, in {0, 1}, NaN where unknown.
+        truths: float32 ``[K, C]``, the true state, where it is known.
+        spreads: float32 ``[K, C]``, standard deviation over dropout masks, if sampled.
     """
 
     films: np.ndarray
@@ -74,6 +80,11 @@ class Samples:
     boxes: np.ndarray
     cases: np.ndarray | None = None
     views: np.ndarray | None = None
+    names: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    truths: np.ndarray | None = None
+    spreads: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.films)
@@ -186,6 +197,7 @@ def collect_samples(
         maps=np.stack(maps),
         boxes=_padded(boxes),
         **_captions(predictions, choices),
+        **_findings(predictions, choices),
     )
 
 
@@ -223,6 +235,20 @@ def _captions(
         "probs": probs,
         "ranks": 1 + (predictions.probs[:, columns] > probs[None]).sum(axis=0),
     }
+
+
+def _findings(
+    predictions: Predictions, choices: Sequence[Choice]
+) -> dict[str, np.ndarray | None]:
+    """What is said of all classes; a study is judged whole, not by one of its views."""
+    if any(choice.case for choice in choices):
+        return {}
+    rows = [choice.row for choice in choices]
+    tables = {"scores": "probs", "labels": "labels", "truths": "truth"}
+    tables |= {"spreads": "std"}
+    found = {name: getattr(predictions, table) for name, table in tables.items()}
+    found = {k: None if table is None else table[rows] for k, table in found.items()}
+    return {"names": np.asarray(predictions.classes), **found}
 
 
 def _boxes(batch: Batch, row: int, column: int) -> np.ndarray:

@@ -192,3 +192,21 @@ def test_boxes_are_drawn_in_place_and_padding_is_not():
     ys, xs = np.nonzero(colored)
     edges = [xs.min(), ys.min(), xs.max(), ys.max()]
     np.testing.assert_allclose(edges, [0.25 * 79, 0.5 * 79, 0.75 * 79, 79], atol=1)
+
+
+def test_all_findings_of_a_film_are_kept_but_not_those_of_a_view():
+    scores = np.array([[0.9, 0.2], [0.1, 0.4], [0.8, 0.3], [0.3, 0.7]])
+    labels = np.array([[1, 0], [1, np.nan], [0, 0], [0, 1]])
+    predictions = dataclasses.replace(
+        table(scores, labels), std=np.asarray(scores / 10, np.float32)
+    )
+    choices = samples.choose_samples(predictions, count=3)
+    found = samples.collect_samples(predictions, choices, load=load, predict=predict)
+    rows = [choice.row for choice in choices]
+    assert found.names.tolist() == ["A", "B"] and found.truths is None
+    np.testing.assert_array_equal(found.scores, np.float32(scores)[rows])
+    np.testing.assert_array_equal(found.labels, np.float32(labels)[rows])
+    np.testing.assert_array_equal(found.spreads, np.float32(scores / 10)[rows])
+    views = [dataclasses.replace(choice, case="s") for choice in choices]
+    found = samples.collect_samples(predictions, views, load=load, predict=predict)
+    assert found.scores is None and found.names is None

@@ -7,10 +7,11 @@ from typing import Any
 
 from etils import epath
 
-from cxr_jax import logbook, passes
+from cxr_jax import logbook, passes, sheet
 from cxr_jax.errors import DataError
 from cxr_jax.passes import Passes
 from cxr_jax.samples import Samples, read_samples
+from cxr_jax.sheet import Sheet
 
 # The part that a page is about: the first of these that was evaluated.
 HEADLINE_PARTS = ("test", "val", "train")
@@ -31,6 +32,7 @@ class Evidence:
         name: of the run, among those that stand beside it.
         model: what the network is made of, as ``outline`` says; empty where unknown.
         labels: how often each is given, as ``Division.label_counts``; likewise.
+        sheet: training films, or None.
     """
 
     config: Mapping[str, Any]
@@ -43,6 +45,7 @@ class Evidence:
     name: str = ""
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sheet: Sheet | None = None
 
     @property
     def main(self) -> Mapping[str, Any]:
@@ -95,8 +98,8 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
 
     Args:
         workdir: with ``evaluation/SPLIT`` of at least one split; ``config.json``,
-            ``split.json``, ``model.json``, ``labels.json``, ``metrics.jsonl`` and
-            ``samples.npz`` where there are any.
+            ``split.json``, ``model.json``, ``labels.json``, ``metrics.jsonl``,
+            ``training_films.npz`` and ``samples.npz`` where there are any.
 
     Raises:
         DataError: nothing was evaluated yet, or a file is not JSON.
@@ -123,6 +126,7 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         name=workdir.name,
         model=_read_json(workdir / "model.json"),
         labels=_read_json(workdir / "labels.json"),
+        sheet=sheet.read(workdir),
     )
 
 

@@ -49,7 +49,10 @@ figure img { max-width:100%; height:auto; display:block; }
 figcaption { color:var(--faint); font-size:13px; max-width:76ch; margin-top:4px; }
 .films { display:grid; grid-template-columns:repeat(3,1fr); gap:6px 14px; }
 .films figure { margin:4px 0 10px; }
-.films figcaption { font-size:12px; line-height:1.4; overflow-wrap:anywhere; }
+.films figcaption { font-size:12px; line-height:1.4; overflow-wrap:anywhere;
+  white-space:pre-line; }
+.verdict { color:var(--ink); }
+.failure { color:#b4500b; }
 pre { background:#f4f6f8; padding:12px; overflow-x:auto; font-size:12px; }
 summary { cursor:pointer; color:var(--blue); margin:6px 0; }
 @media print { body, main { background:#fff; padding:0; } h2 { break-after:avoid; }
@@ -177,9 +180,21 @@ def scale(content: bytes, *, low: str, high: str) -> str:
     return f'<p class="scale">{escape(low)} {bar} {escape(high)}</p>'
 
 
-def figure(content: bytes, caption: str, *, alt: str) -> str:
-    """An image with a caption of plain text below it."""
-    below = f"<figcaption>{escape(caption)}</figcaption>"
+def figure(
+    content: bytes, caption: str, *, alt: str, verdict: str = "", failed: bool = False
+) -> str:
+    """An image with a caption of plain text below it.
+
+    Args:
+        content: SVG or PNG.
+        caption: line breaks are kept.
+        alt: what it shows, for those who cannot see it.
+        verdict: stands ahead of the caption.
+        failed: whether that is of a failure.
+    """
+    kind = "failure" if failed else "verdict"
+    head = f'<strong class="{kind}">{escape(verdict)}</strong>\n' if verdict else ""
+    below = f"<figcaption>{head}{escape(caption)}</figcaption>"
     return f"<figure>{image(content, alt=alt)}{below}</figure>"
 
 
