@@ -4,10 +4,10 @@ Iterative stratification deals out the rarest label first, each of its patients 
 that lacks most of it. The package ``iterative-stratification`` does that over binary
 columns, one row per patient:
 
-- the union of a patient's labels: c is 1 where any of the films has c; "without a label"
-  is one more class, so that those who have nothing else are dealt out evenly too, and all
-  films are another, for the size of the parts;
-- levels of each: at least 2, 3, … 8, 10, 12, 15, … films with c (``_levels``).
+- the union of a patient's labels: c is 1 where any of the films has c;
+- one more that all patients have. It comes last, when those who have no label are left:
+  they are dealt out by it, so that the parts get the sizes asked for;
+- levels of each: at least 2, 3, … 8, 10, 12, 15, … films with c, or of any kind.
 
 The union alone divides the patients of each label almost perfectly and their films hardly
 better than chance: of ChestX-ray14's patients one has 184 films. Levels divide the films
@@ -69,15 +69,34 @@ def stratified(
     code = np.array([rank[name] for name in patients.tolist()])
     films = films_by_patient(labels, code)
     random = np.random.RandomState(int.from_bytes(draws.digest(seed, "")[:4], "big"))
-    part = _dealt(_columns(films, np.bincount(code)), fractions, random)
+    part = dealt(films, np.bincount(code), fractions, random)
     return evened(films, part, fractions, random)[code]
 
 
-def _columns(films: np.ndarray, every: np.ndarray) -> np.ndarray:
-    """bool ``[P, …]``: levels of each class and of all films; the first is the union."""
-    counts = np.concatenate([films, every[:, None]], axis=1)
+def dealt(
+    films: np.ndarray,
+    every: np.ndarray,
+    fractions: Sequence[float],
+    random: np.random.RandomState,
+) -> np.ndarray:
+    """Iterative stratification of the union and levels (module).
+
+    Args:
+        films: from ``balance.films_by_patient``.
+        every: int ``[P]``, all films of each patient.
+        fractions: share of each part.
+        random: breaks ties.
+
+    Returns:
+        int ``[P]``, number of each patient's part.
+    """
+    # sklearn, which it imports, takes a second: only who stratifies waits for it.
+    from iterstrat.ml_stratifiers import IterativeStratification
+
+    counts = np.concatenate([films[:, :-1], every[:, None]], axis=1)
     columns = np.concatenate([counts >= k for k in _levels(every.max())], axis=1)
-    return columns[:, columns.any(axis=0)]
+    shares = np.asarray(fractions, np.float64)
+    return IterativeStratification(columns[:, columns.any(axis=0)], shares, random)
 
 
 def _levels(most: int) -> list[int]:
@@ -86,15 +105,6 @@ def _levels(most: int) -> list[int]:
     while (level := max(levels[-1] + 1, int(STEP * levels[-1]))) <= most:
         levels.append(level)
     return levels
-
-
-def _dealt(
-    columns: np.ndarray, fractions: Sequence[float], random: np.random.RandomState
-) -> np.ndarray:
-    from iterstrat.ml_stratifiers import IterativeStratification
-
-    shares = np.asarray(fractions, np.float64)
-    return IterativeStratification(columns, shares, random)
 
 
 def evened(

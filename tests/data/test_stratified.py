@@ -137,7 +137,7 @@ def test_shares_are_near_their_targets_and_nearer_than_by_chance():
             assert abs(counts[name][part]["count"] - share * every) < 2
     for unit in balance.UNITS:
         chance = np.mean([by_hand(records, unit, seed=seed) for seed in range(20)])
-        assert got.passport["balance"][unit]["deviation"] < chance / 5
+        assert got.passport["balance"][unit]["deviation"] < chance / 10
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -157,12 +157,32 @@ def test_exchanges_make_films_even_and_leave_patients_as_dealt(seed):
     assert near < far / 2
 
 
-def test_patients_who_come_often_are_dealt_out_too():
-    """By hand: with one union for all, only levels and exchanges tell them apart."""
-    rows = [(f"p{k}", (1, 0, 0)) for k in range(30) for _ in range(1 + 29 * (k < 10))]
-    got = split(records_of(rows), fractions=(0.5, 0.2, 0.3)).passport
-    films = got["balance"]["films"]["classes"]["Mass"]
-    assert [films[p]["count"] for p in splits.PARTS] == [160, 64, 96]
+@pytest.mark.parametrize("seed", range(5))
+def test_patients_who_come_often_are_dealt_out_first(seed):
+    """By hand: ten of thirty films, twenty of one, of one union; before any exchange."""
+    many = np.array([30 * (k % 3 == 0) or 1 for k in range(30)])
+    films = np.stack([many, np.zeros(30, int)], axis=1)
+    random = np.random.RandomState(seed)
+    part = stratify.dealt(films, many, (0.5, 0.2, 0.3), random)
+    assert np.bincount(part[many == 30]).tolist() == [5, 2, 3]
+    assert np.bincount(part).tolist() == [15, 6, 9]
+
+
+def test_patients_without_a_label_fill_the_parts_up():
+    rng = np.random.default_rng(0)
+    films = np.zeros((300, 4), int)
+    films[:90, :3] = rng.poisson(0.8, (90, 3))
+    films[90:, 3] = rng.geometric(0.5, 210)
+    every = films.sum(axis=1) + 1
+    part = stratify.dealt(films, every, PAPER, np.random.RandomState(0))
+    assert np.bincount(part).tolist() == [210, 30, 60]
+    # So do those who come often, of all and of those who have none; of the latter but
+    # for what the labels left over.
+    for least in (3, 5):
+        often = np.bincount(part[every >= least])
+        assert np.abs(often - np.array(PAPER) * often.sum()).max() < 2
+    idle = np.bincount(part[films[:, :3].sum(axis=1) == 0])
+    assert np.abs(idle - np.array(PAPER) * idle.sum()).max() < 6
 
 
 def by_hand(records, unit, scheme="random_patient", **how):
@@ -342,4 +362,5 @@ def test_the_real_patients_are_divided_five_times_as_evenly_as_by_chance(real, s
     ]
     for unit in balance.UNITS:
         mean = np.mean([drawn[unit]["deviation"] for drawn in chance])
-        assert got["balance"][unit]["deviation"] <= mean / 5
+        # A fifth is asked for; without levels or without exchanges it is about that.
+        assert got["balance"][unit]["deviation"] <= mean / 10
