@@ -56,6 +56,20 @@ def refused(result, words):
         ([f"--config={CHEXNET}", "--mode=trian"], "choose from"),
         ([f"--config={CHEXNET}", "--wrkdir=x"], "unrecognized arguments: --wrkdir=x"),
         ([f"--config={CHEXNET}", "train"], "unrecognized arguments: train"),
+        (
+            [f"--config={CHEXNET}", "--samples=9"],
+            "--samples and --max_std are of --mode=predict",
+        ),
+        (
+            [
+                "--mode=predict",
+                "--workdir=r",
+                "--inputs=f",
+                "--output=o",
+                "--samples=x",
+            ],
+            "--samples: invalid int value: 'x'",
+        ),
     ],
 )
 def test_a_wrong_command_line(command, argv, words):
@@ -88,6 +102,9 @@ def test_a_wrong_command_line(command, argv, words):
         ("eval.mean_classes=('brigth',)", "eval.mean_classes names brigth"),
         ("eval.resamples=-1", "eval.resamples=-1"),
         ("eval.samples=-1", "eval.samples=-1"),
+        ("eval.mc.samples=-1", "eval.mc.samples=-1: must be at least 0"),
+        ("eval.mc.samples=2.5", "expected int, got float"),
+        ("eval.mc.probs=median", "eval.mc.probs='median': mean or plain"),
         ("eval.batch_size=0", "eval.batch_size=0"),
         ("checkpoint.metric=aurocc", "checkpoint.metric"),
         ("data.threads=-1", "data.threads=-1"),
