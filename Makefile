@@ -40,6 +40,9 @@ run: $(VENV)/.core
 	@$(BIN)/python -m cxr_jax.main --config=configs/chexnet.py:phantom \
 	  --workdir=$(WORKDIR) --data_dir=$(DATA_DIR)
 
+# Most of a short test is the compilation of a small program: the compiler does not
+# polish it. Long tests run what it makes for users.
+test: export JAX_DISABLE_MOST_OPTIMIZATIONS ?= 1
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
