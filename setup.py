@@ -32,6 +32,8 @@ TEST = [
     "hypothesis>=6.100",
     "keras>=3.10",  # an independent DenseNet, on the JAX backend
     "ruff>=0.15",
+    "ensemble-boxes>=1.0.9",  # the reference of weighted boxes fusion
+    "pycocotools>=2.0.8",  # the reference of average precision
 ]
 
 setuptools.setup(

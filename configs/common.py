@@ -39,7 +39,9 @@ def base() -> config_dict.ConfigDict:
     c.task = config_dict.ConfigDict()
     c.augment = config_dict.ConfigDict()  # on the device; the defaults do nothing
     c.augment.name = "cxr_jax.data.augment.Augment"
+    c.augment.safe_crop = -1.0
     c.augment.flip = 0.0
+    c.augment.stretch = (1.0, 1.0)
     c.augment.rotation = 0.0
     c.augment.shear = 0.0
     c.augment.zoom = (1.0, 1.0)
@@ -47,9 +49,13 @@ def base() -> config_dict.ConfigDict:
     c.augment.crop = (1.0, 1.0)
     c.augment.crop_aspect = (1.0, 1.0)
     c.augment.size = 0  # pixels of a side; 0 as stored
+    c.augment.gain = (1.0, 1.0)
     c.augment.brightness = 0.0
     c.augment.contrast = (1.0, 1.0)
     c.augment.blur = 0.0
+    c.augment.blur_from = 0.0
+    c.augment.blur_share = 1.0
+    c.augment.blur_radius = 0  # pixels; 0 for four standard deviations
     c.augment.min_visible = 0.0
 
     c.train = config_dict.ConfigDict()

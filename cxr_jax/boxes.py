@@ -5,6 +5,8 @@ relative to the image unless said otherwise; the last axis always holds the four
 A box is degenerate when x2 <= x1 or y2 <= y1; its area is 0.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -166,6 +168,89 @@ def visible_share(boxes: ArrayLike) -> jax.Array:
         ``[...]`` in [0, 1]; 0 for a degenerate box.
     """
     return jnp.minimum(_ratio(area(clip(boxes)), area(boxes)), 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fused:
+    """Boxes that stand for clusters of boxes, padded.
+
+    Attributes:
+        xyxy: ``[..., N, 4]``.
+        score: ``[..., N]``, 0 for padding.
+        mask: bool ``[..., N]``.
+    """
+
+    xyxy: jax.Array
+    score: jax.Array
+    mask: jax.Array
+
+
+def fuse(boxes: ArrayLike, score: ArrayLike, mask: ArrayLike, *, above: float) -> Fused:
+    """Weighted boxes fusion of one set of boxes: overlapping ones become their mean.
+
+    Boxes are taken by falling score, equal ones in the order given. Each joins the
+    cluster whose fused box it overlaps most, the earliest of equals, if that IoU lies
+    above ``above``, and opens a cluster of its own otherwise. A fused box is the mean of
+    its members weighted by score; its score is the highest of theirs. Boxes without area
+    are left out.
+
+    Args:
+        boxes: ``[..., N, 4]`` corners; every leading axis is a set of its own.
+        score: ``[..., N]`` in [0, 1].
+        mask: bool ``[..., N]``, False for padding.
+        above: IoU that a member must exceed.
+
+    Returns:
+        Clusters in the order in which they were opened, which is that of their scores.
+
+    Reference: Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021,
+    section 3, for one model and scores by their maximum.
+    """
+    boxes, score, mask = jnp.asarray(boxes), jnp.asarray(score), jnp.asarray(mask)
+    mask = mask & (area(boxes) > 0)
+    order = jnp.argsort(jnp.where(mask, -score, jnp.inf), axis=-1, stable=True)
+    boxes = jnp.take_along_axis(boxes, order[..., None], axis=-2)
+    score, mask = (jnp.take_along_axis(x, order, axis=-1) for x in (score, mask))
+    slots = jax.lax.broadcasted_iota(int, score.shape, score.ndim - 1)
+
+    def join(clusters: tuple[jax.Array, ...], member: tuple[jax.Array, ...]):
+        total, weight, best, count = clusters
+        box, score, kept = member
+        opened = slots < count[..., None]
+        overlap = iou(_mean(total, weight), box[..., None, :])
+        overlap = jnp.where(opened, overlap, -1.0)
+        near = jnp.max(overlap, axis=-1) > above
+        slot = jnp.where(near, jnp.argmax(overlap, axis=-1), count)
+        here = (slots == slot[..., None]) & kept[..., None]
+        # A score of 0 still counts as a member, with a weight that moves nothing.
+        added = jnp.where(here, jnp.maximum(score, _LEAST)[..., None], 0.0)
+        total = total + added[..., None] * box[..., None, :]
+        best = jnp.where(here, jnp.maximum(best, score[..., None]), best)
+        return (
+            total,
+            weight + added,
+            best,
+            count + (kept & ~near).astype(count.dtype),
+        ), None
+
+    zeros = jnp.zeros_like(score)
+    start = (jnp.zeros_like(boxes), zeros, zeros, jnp.zeros(score.shape[:-1], int))
+    members = (
+        jnp.moveaxis(boxes, -2, 0),
+        *(jnp.moveaxis(x, -1, 0) for x in (score, mask)),
+    )
+    (total, weight, best, count), _ = jax.lax.scan(join, start, members)
+    return Fused(xyxy=_mean(total, weight), score=best, mask=slots < count[..., None])
+
+
+# The weight of a score of 0.
+_LEAST = 1e-12
+
+
+def _mean(total: jax.Array, weight: jax.Array) -> jax.Array:
+    some = weight[..., None] > 0
+    return jnp.where(some, total / jnp.where(some, weight[..., None], 1.0), 0.0)
 
 
 def _overlap_and_union(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -25,10 +25,12 @@ from cxr_jax.predictions import (
     write_atomically,
 )
 from cxr_jax.progress import say
-from cxr_jax.types import Batch, Prediction
+from cxr_jax.types import Batch, Boxes, Prediction
 
 SCHEMA = 2
 OBSERVED = "observed/"
+# Boxes of a prediction, and those of the batch beside it.
+BOXES = ("boxes/", "targets/")
 # Of a prediction, one number per film and class; the last two where dropout is sampled.
 SCORES = ("probs", "logits", "std", "information")
 
@@ -50,7 +52,7 @@ def predict_split(
 
     Args:
         predict: jitted; of its result only ``probs``, ``logits``, the spread over
-            dropout masks and ``observed`` are read here.
+            dropout masks, ``boxes`` and ``observed`` are read here.
         batches: padded device batches, the same number on every process.
         records: the dataset's table; row k describes record number k.
         expected: record numbers of the split.
@@ -80,10 +82,10 @@ def predict_split(
     order = np.argsort(table["index"], kind="stable") if rows else []
     table = {k: v[order] for k, v in table.items()}
     index = table.pop("index", np.empty(0, int))
-    observed = {
-        name.removeprefix(OBSERVED): table.pop(name)
-        for name in list(table)
-        if name.startswith(OBSERVED)
+    observed = _under(OBSERVED, table)
+    boxes = {
+        prefix[:-1]: Boxes(**found) if (found := _under(prefix, table)) else None
+        for prefix in BOXES
     }
     _check_once(index, np.asarray(expected))
     return Predictions(
@@ -96,6 +98,7 @@ def predict_split(
         sex=records.sex[index],
         view=records.view[index],
         observed=observed,
+        **boxes,
         **table,
     )
 
@@ -258,7 +261,16 @@ def _outputs(prediction: Prediction, batch: Batch) -> dict[str, Any]:
     fetched |= {name: getattr(prediction, name) for name in SCORES}
     found = prediction.observed or {}
     fetched |= {OBSERVED + name: leaf for name, leaf in found.items()}
+    for prefix, boxes in zip(BOXES, (prediction.boxes, batch.boxes), strict=True):
+        if boxes is not None:
+            fetched |= {prefix + name: leaf for name, leaf in vars(boxes).items()}
     return {name: leaf for name, leaf in fetched.items() if leaf is not None}
+
+
+def _under(prefix: str, table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes out of a table what stands under a prefix."""
+    names = [name for name in table if name.startswith(prefix)]
+    return {name.removeprefix(prefix): table.pop(name) for name in names}
 
 
 def _on_host(

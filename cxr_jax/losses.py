@@ -1,6 +1,6 @@
 """Elementwise losses: pure functions of logits ``z`` and labels ``y``, no reduction.
 
-``p = σ(z)`` throughout. Labels lie in [0, 1]; which of them are known, and how elements
+``p = σ(z)`` throughout, but for the one loss of numbers. Labels lie in [0, 1]; which of them are known, and how elements
 become a number, is ``objective.Term``'s business. Values and gradients are finite for
 every finite logit: powers and logarithms are taken of nothing that can be zero.
 """
@@ -142,6 +142,19 @@ def asymmetric(
     nll = negative if clip == 0.0 else -jnp.log(jax.nn.sigmoid(-logits) + clip)
     miss = jnp.where(counted, shifted**gamma_neg * nll, 0.0)
     return labels * hit + (1.0 - labels) * miss
+
+
+def absolute(predicted: jax.Array, target: jax.Array) -> jax.Array:
+    """Distance, ``|x - t|``; of a GIoU and a target of 1 it is the GIoU loss.
+
+    Args:
+        predicted: any shape; no logits.
+        target: same shape.
+
+    Returns:
+        Same shape, ≥ 0.
+    """
+    return jnp.abs(predicted - target)
 
 
 def _nll(logits: jax.Array) -> tuple[jax.Array, jax.Array]:

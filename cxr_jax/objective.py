@@ -45,6 +45,7 @@ class Term:
         weight: a number, or a function of the step.
         by_group: arguments of ``fn`` that hold one row per group of films, ``[G, C]``; a
             film is given its own group's.
+        quantity: which of a task's outputs it costs, where the task has several.
 
     Raises:
         ConfigError: an axis without a reduction, or an unknown one.
@@ -56,6 +57,7 @@ class Term:
     axes: tuple[str, ...] = ("batch", "classes")
     weight: Weight = 1.0
     by_group: tuple[str, ...] = ()
+    quantity: str = ""
 
     def __post_init__(self) -> None:
         if set(self.reduce) != set(self.axes):
@@ -76,7 +78,7 @@ class Term:
         Args:
             spec: ``name``; ``fn``: a mapping whose ``name`` is a dotted path and whose
                 other keys are its arguments; ``reduce``; ``weight``: a number, or a
-                mapping that builds a schedule; ``axes`` where they differ.
+                mapping that builds a schedule; ``axes`` where they differ; ``quantity``.
 
         Raises:
             ConfigError: a missing or unknown key.

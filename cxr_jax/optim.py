@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from cxr_jax import config
@@ -106,6 +107,28 @@ def warmup_cosine(learning_rate: float, steps: int, *, warmup: float = 0.0) -> S
     return optax.warmup_cosine_decay_schedule(
         0.0 if rise else learning_rate, learning_rate, rise, max(steps, rise + 1)
     )
+
+
+def cosine_under_warmup(
+    learning_rate: float, steps: int, *, warmup_steps: int
+) -> Schedule:
+    """A cosine to 0 over all steps, of which the first ones rise linearly instead.
+
+    ``η t / w`` for t < w, then ``η (1 + cos(π t / T)) / 2``: the cosine does not wait for
+    the warm-up, so that the rate jumps down a little at its end, as in ADPD's code.
+
+    Args:
+        learning_rate: η.
+        steps: T.
+        warmup_steps: w; 0 for none.
+    """
+    rise = optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1))
+    fall = optax.cosine_decay_schedule(learning_rate, steps)
+
+    def schedule(step: Any) -> Any:
+        return jnp.where(step < warmup_steps, rise(step), fall(step))
+
+    return schedule
 
 
 def chain(

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from cxr_jax.errors import DataError
+from cxr_jax.types import Boxes
 
 KEYS = ("id", "patient", "study")
 # What an interval may draw. Films of one patient are no independent witnesses, so the
@@ -54,6 +55,8 @@ class Predictions:
         findings: what each column is about, where columns are categories of films rather
             than classes (``studies.by_category``); else empty.
         unit: what a bootstrap draws of it, one of ``UNITS``.
+        boxes: predicted boxes, NumPy arrays ``[N, S, …]`` with scores, or None.
+        targets: reference boxes, likewise, or None.
         member: bool ``[N, C]``, whether a film belongs to the column, likewise; or None.
     """
 
@@ -74,6 +77,8 @@ class Predictions:
     observed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     findings: tuple[str, ...] = ()
     unit: str = "patient"
+    boxes: Boxes | None = None
+    targets: Boxes | None = None
     member: np.ndarray | None = None
 
     def __len__(self) -> int:

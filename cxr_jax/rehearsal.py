@@ -18,6 +18,7 @@ from cxr_jax.evaluators.base import Evaluator, check_requirements
 from cxr_jax.models.state import flatten
 from cxr_jax.predictions import Predictions
 from cxr_jax.step import Trainer
+from cxr_jax.types import Boxes
 
 LOSS = "loss"
 
@@ -66,8 +67,13 @@ def rehearse(
     have += [name for name in ("boxes",) if name in dataset.features]
     have += ["std", "information"] if config.eval.mc.samples else []
     have += ["maps"] if getattr(trainer.task, "maps", False) else []
+    finds = getattr(trainer.task, "finds_boxes", False)
+    have += ["predicted_boxes"] if finds else []
+    have += ["regions"] if fields.regions else []
     check_requirements(evaluators, have)
-    table = two_films(dataset.records, trainer.task.classes, truth=fields.truth)
+    table = two_films(
+        dataset.records, trainer.task.classes, truth=fields.truth, boxes=finds
+    )
     for evaluator in evaluators:
         evaluator.rehearse(table)
     monitors = [evaluator for evaluator in evaluators if evaluator.monitors]
@@ -79,7 +85,9 @@ def rehearse(
         )
 
 
-def two_films(records: Records, classes: Sequence[str], *, truth: bool) -> Predictions:
+def two_films(
+    records: Records, classes: Sequence[str], *, truth: bool, boxes: bool = False
+) -> Predictions:
     """The first two films of a dataset, with made-up labels and scores.
 
     They have names, patients and studies, by which evaluators find what is told of them.
@@ -88,9 +96,17 @@ def two_films(records: Records, classes: Sequence[str], *, truth: bool) -> Predi
         records: of the dataset.
         classes: of the task.
         truth: whether the true labels are known.
+        boxes: whether the task finds boxes; here it finds none.
     """
     labels = np.repeat(np.float32([[0], [1]]), len(classes), axis=1)[: len(records)]
     index = np.arange(len(labels))
+    none = np.zeros((len(labels), 1))
+    empty = Boxes(
+        xyxy=np.zeros((len(labels), 1, 4)),
+        label=none.astype(int),
+        mask=none > 0,
+        score=none,
+    )
     return Predictions(
         classes=tuple(classes),
         ids=records.id[index],
@@ -100,4 +116,6 @@ def two_films(records: Records, classes: Sequence[str], *, truth: bool) -> Predi
         probs=labels * 0.5,
         labels=labels,
         truth=labels if truth else None,
+        boxes=empty if boxes else None,
+        targets=empty if boxes else None,
     )

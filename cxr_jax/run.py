@@ -157,6 +157,7 @@ def open_run(
     fields = pipeline.Fields(
         classes=task.classes,
         truth="truth" in dataset.features,
+        regions="regions" in getattr(task, "reads", ()),
         group=None if division.groups is None else division.groups.code,
     )
     rehearsal.rehearse(
@@ -217,7 +218,7 @@ def train(run: Run) -> TrainState:
     restored = latest.restore(lambda meta: trainer.abstract(meta["phase"]))
     state = restored.state if restored else first_state(config, trainer, run.workdir)
     reader = run.reader()
-    reader.compile(state.params, state.rest, run.part("val"))
+    reader.compile(state.params, state.rest, _validation(run))
     step, first = int(state.step), jax.process_index() == 0
     validated = int(state.validated) == step
     logbook = Logbook(run.workdir, step=step, validated=validated, active=first)
@@ -291,11 +292,21 @@ def describe_step(run: Run, step: int) -> str:
 
 def _validate(run: Run, reader: reading.Reader, state: TrainState) -> dict[str, float]:
     """Loss and mean metrics on the validation part; undefined ones are NaN."""
-    table, loss = reader(state.params, state.rest, run.part("val"))
+    table, loss = reader(state.params, state.rest, _validation(run))
     values = {"loss": loss}
-    monitors = [e for e in run.evaluators(resamples=0) if e.monitors]
-    for evaluator in monitors:
+    for evaluator in _monitors(run):
         for name, metric in evaluator.monitor(table).items():
             mean = metric["mean"]["value"]
             values[name] = float("nan") if mean is None else mean
     return values
+
+
+def _monitors(run: Run) -> list[Evaluator]:
+    """The evaluators whose means every validation takes."""
+    return [e for e in run.evaluators(resamples=0) if e.monitors]
+
+
+def _validation(run: Run) -> reading.Part:
+    """What a validation reads of each film."""
+    boxes = any("boxes" in e.requires for e in _monitors(run))
+    return run.part("val", boxes=boxes)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from cxr_jax import boxes
+from cxr_jax.data import geometry
 from cxr_jax.data.resample import UNIT, blur, warp
 from cxr_jax.errors import ConfigError
 from cxr_jax.types import Batch
@@ -37,23 +38,37 @@ _SLOTS = (
     "brightness",
     "contrast",
     "blur",
+    "safe_left",
+    "safe_top",
+    "safe_right",
+    "safe_bottom",
+    "stretch_x",
+    "stretch_y",
+    "gain",
+    "blurred",
 )
 
-Range = tuple[float, float]
+Range = geometry.Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
     """What is done to films; the defaults do nothing.
 
-    Geometry in this order, composed into one matrix about the centre of the film: flip,
-    shear, rotation, zoom, translation, crop; what comes from outside the film is black.
-    Then blur, contrast, brightness, and a clip to [0, 1].
+    Geometry in this order, composed into one matrix about the centre of the film: safe
+    crop, flip, stretch, shear, rotation, zoom, translation, crop; what comes from outside
+    the film is black. Then blur, contrast, gain, brightness, and a clip to [0, 1].
 
     Attributes:
+        safe_crop: what a crop may cut of a box from each side, as a share of it, in
+            [0, 0.5); otherwise the crop holds all regions (boxes, where films have no
+            regions), and its four edges are uniform between theirs and the film's. -1 for
+            no such crop. Films without either keep 80% to 100% of each side.
         flip: probability of mirroring left and right, in [0, 1]. Where nothing else
             moves pixels, they are mirrored exactly, without resampling.
         rotation: largest angle either way, degrees, in [0, 180]; uniform.
+        stretch: least and largest magnification of the width and, drawn by itself, of
+            the height; uniform.
         shear: largest angle of the vertical edges, degrees, in [0, 60]; uniform.
         zoom: least and largest magnification, positive; uniform.
         translate: largest shift along each axis, as a share of it, in [0, 1]; uniform.
@@ -64,13 +79,20 @@ class Augment:
         size: side in pixels of the films that come out; 0 for that of those that go in.
             Square, and resampled in the same one step.
         brightness: largest b either way in x + b, in [0, 1]; uniform.
+        gain: least and largest g in g·x; uniform.
         contrast: least and largest c in (x - m)·c + m with m the film's mean; uniform.
-        blur: largest standard deviation of a Gaussian, pixels; uniform from 0.
+        blur: largest standard deviation of a Gaussian, pixels; uniform from ``blur_from``.
+        blur_from: the smallest.
+        blur_share: probability of a blur, in [0, 1].
+        blur_radius: pixels to each side that it reaches; 0 for four of the largest
+            standard deviations.
         min_visible: boxes and regions of which less than this share is left in the
             film are masked, in [0, 1]; those wholly outside always are.
     """
 
+    safe_crop: float = -1.0
     flip: float = 0.0
+    stretch: Range = (1.0, 1.0)
     rotation: float = 0.0
     shear: float = 0.0
     zoom: Range = (1.0, 1.0)
@@ -79,15 +101,23 @@ class Augment:
     crop_aspect: Range = (1.0, 1.0)
     size: int = 0
     brightness: float = 0.0
+    gain: Range = (1.0, 1.0)
     contrast: Range = (1.0, 1.0)
     blur: float = 0.0
+    blur_from: float = 0.0
+    blur_share: float = 1.0
+    blur_radius: int = 0
     min_visible: float = 0.0
 
     def __post_init__(self):
         highest = {"rotation": 180.0, "shear": 60.0, "blur": math.inf, "size": math.inf}
-        for name in ("flip", "translate", "brightness", "min_visible", *highest):
+        highest |= {"blur_from": self.blur, "blur_radius": math.inf}
+        shares = ("flip", "translate", "brightness", "min_visible", "blur_share")
+        for name in (*shares, *highest):
             _check(name, getattr(self, name), 0.0, highest.get(name, 1.0))
-        for name in ("zoom", "crop", "crop_aspect", "contrast"):
+        if self.safe_crop != -1.0:
+            _check("safe_crop", self.safe_crop, 0.0, 0.499)
+        for name in ("zoom", "stretch", "crop", "crop_aspect", "gain", "contrast"):
             # Configs may bring lists, which are neither hashable nor equal to tuples.
             object.__setattr__(self, name, tuple(getattr(self, name)))
             _check_range(name, getattr(self, name), 1.0 if name == "crop" else math.inf)
@@ -101,7 +131,15 @@ class Augment:
     def resamples(self) -> bool:
         """Whether anything but a mirror moves pixels."""
         still = Augment()
-        names = ("rotation", "shear", "zoom", "translate", "crop")
+        names = (
+            "safe_crop",
+            "stretch",
+            "rotation",
+            "shear",
+            "zoom",
+            "translate",
+            "crop",
+        )
         return any(getattr(self, name) != getattr(still, name) for name in names)
 
     def __call__(self, batch: Batch, seed: int | jax.Array) -> Batch:
@@ -117,7 +155,11 @@ class Augment:
         """
         drawn = _uniforms(seed, batch.position)
         _, height, width, _ = batch.image.shape
-        matrix = jax.vmap(lambda u: _matrix(self, u, width / height))(drawn)
+        matrix = jax.vmap(lambda u: geometry.matrix_of(self, u, width / height))(drawn)
+        if self.safe_crop >= 0:
+            matrix = jax.vmap(geometry.after)(
+                matrix, geometry.safe_crop(batch, drawn, self.safe_crop)
+            )
         image = batch.image
         size = (self.size, self.size) if self.size else (height, width)
         if self.resamples or size != (height, width):
@@ -131,12 +173,19 @@ class Augment:
 
     def _shade(self, image: jax.Array, drawn: dict[str, jax.Array]) -> jax.Array:
         if self.blur:
-            radius = math.ceil(4 * self.blur)
-            image = blur(image, self.blur * drawn["blur"], radius=radius)
+            radius = self.blur_radius or math.ceil(4 * self.blur)
+            sigma = geometry.between((self.blur_from, self.blur), drawn["blur"])
+            sigma = jnp.where(drawn["blurred"] < self.blur_share, sigma, 0.0)
+            image = blur(image, sigma, radius=radius)
         if self.contrast != (1.0, 1.0):
-            image = contrast(image, _between(self.contrast, drawn["contrast"]))
+            image = contrast(image, geometry.between(self.contrast, drawn["contrast"]))
+        if self.gain != (1.0, 1.0):
+            factor = geometry.between(self.gain, drawn["gain"])
+            image = image * factor[:, None, None, None]
         if self.brightness:
-            image = brightness(image, _either_way(self.brightness, drawn["brightness"]))
+            image = brightness(
+                image, geometry.either_way(self.brightness, drawn["brightness"])
+            )
         return jnp.clip(image, 0.0, 1.0)
 
     def _move(self, batch: Batch, matrix: jax.Array) -> Batch:
@@ -237,46 +286,6 @@ def _uniforms(seed: int | jax.Array, position: jax.Array) -> dict[str, jax.Array
 
     numbers = jax.vmap(draw)(jnp.asarray(position))
     return {name: numbers[:, slot] for slot, name in enumerate(_SLOTS)}
-
-
-def _matrix(config: Augment, u: dict[str, jax.Array], aspect: float) -> jax.Array:
-    """Old to new coordinates of one film in units of its sides, rows (A | t).
-
-    A turn or a shear is one of pixels, so the aspect (width to height) enters. y runs
-    downwards: a positive angle turns counter-clockwise as one sees it.
-    """
-    sign = jnp.where(u["flip"] < config.flip, -1.0, 1.0)
-    angle = jnp.deg2rad(_either_way(config.rotation, u["rotation"]))
-    slant = jnp.tan(jnp.deg2rad(_either_way(config.shear, u["shear"])))
-    scale = _between(config.zoom, u["zoom"])
-    cos, sin = scale * jnp.cos(angle), scale * jnp.sin(angle)
-    # rotation · shear · flip
-    xx, xy = cos * sign, (cos * slant + sin) / aspect
-    yx, yy = -sin * sign * aspect, cos - sin * slant
-    x = _either_way(config.translate, u["translate_x"]) + 0.5 * (1 - xx - xy)
-    y = _either_way(config.translate, u["translate_y"]) + 0.5 * (1 - yx - yy)
-
-    area = _between(config.crop, u["crop_area"])
-    low, high = map(math.log, config.crop_aspect)
-    ratio = jnp.exp(_between((low, high), u["crop_aspect"]) / 2)
-    width = jnp.minimum(jnp.sqrt(area) * ratio, 1.0)
-    height = jnp.minimum(jnp.sqrt(area) / ratio, 1.0)
-    left, top = u["crop_x"] * (1 - width), u["crop_y"] * (1 - height)
-    return jnp.stack(
-        [
-            jnp.stack([xx, xy, x - left]) / width,
-            jnp.stack([yx, yy, y - top]) / height,
-        ]
-    )
-
-
-def _between(limits: Range, u: jax.Array) -> jax.Array:
-    low, high = limits
-    return low + (high - low) * u
-
-
-def _either_way(largest: float, u: jax.Array) -> jax.Array:
-    return largest * (2 * u - 1)
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

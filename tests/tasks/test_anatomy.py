@@ -1,0 +1,326 @@
+"""ADPD's task: each loss against float64 NumPy, and how boxes of findings follow."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import adpd
+from cxr_jax import config, objective
+from cxr_jax.errors import ConfigError
+from cxr_jax.labels import CXR8
+from cxr_jax.models.decoder import RegionOutput
+from cxr_jax.tasks.anatomy import Anatomy
+from cxr_jax.types import Batch, Regions
+
+A, C = 3, 4
+FINDINGS = ("shadow", "fluid", "air", "node")
+TERMS = (*adpd.REGIONS, adpd.FINDINGS, adpd.FILM)
+
+
+def make(**changes):
+    given = {
+        "model": {"name": "cxr_jax.models.densenet.densenet_tiny"},
+        "head": {
+            "name": "cxr_jax.models.decoder.RegionDecoder",
+            "width": 8,
+            "heads": 2,
+        },
+        "terms": TERMS,
+        "classes": ("Shadow", "Air", "Both"),
+        "mapping": {"Shadow": ("shadow",), "Air": ("air",), "Both": ("fluid", "air")},
+        "findings": FINDINGS,
+        "regions": ("left", "right", "middle"),
+        "mean": (0.5,),
+        "std": (0.25,),
+        "channels": 1,
+        "film_labels": "regions",
+    }
+    return Anatomy(**given | changes)
+
+
+def random_said(seed=0, rows=4):
+    rng = np.random.default_rng(seed)
+    return RegionOutput(
+        cxcywh=jnp.asarray(rng.uniform(0.2, 0.6, (rows, A, 4)), jnp.float32),
+        presence=jnp.asarray(rng.normal(size=(rows, A)), jnp.float32),
+        findings=jnp.asarray(rng.normal(size=(rows, A, C)), jnp.float32),
+    )
+
+
+def random_batch(seed=0, rows=4, real=None):
+    rng = np.random.default_rng(seed)
+    low, high = np.sort(rng.random((2, rows, A, 2)), axis=0)
+    presence = rng.random((rows, A)) < 0.6
+    presence[0], presence[1] = True, [True, False, False]
+    return Batch(
+        image=np.zeros((rows, 8, 8, 1), np.uint8),
+        labels=np.zeros((rows, 3), np.float32),
+        mask=np.ones(rows, bool) if real is None else np.asarray(real),
+        position=np.arange(rows, dtype=np.uint32),
+        index=np.arange(rows, dtype=np.int32),
+        regions=Regions(
+            xyxy=np.where(
+                presence[..., None], np.concatenate([low, high], -1), 0
+            ).astype(np.float32),
+            presence=presence,
+            probs=rng.integers(0, 2, (rows, A, C)).astype(np.float32),
+        ),
+    )
+
+
+class Says:
+    """A model that says the same whatever it sees."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def __call__(self, x, *, key=None):
+        return self.said
+
+    def features(self, x):
+        return x
+
+
+def loss_of(task, said, batch):
+    """Values of the terms, as the task composes them."""
+    losses = [
+        term(*(parts := task._quantity(term.quantity, said, batch))[:2], mask=parts[2])
+        for term in task.objective.terms
+    ]
+    return objective.log_entries(objective.merge(*losses))
+
+
+def asymmetric(z, y):
+    p = 1 / (1 + np.exp(-z))
+    shifted = np.maximum(p - 0.05, 0)
+    hit, miss = (1 - p) * -np.log(p), shifted**4 * -np.log(1 - shifted)
+    return y * hit + (1 - y) * miss
+
+
+def test_every_term_is_its_formula():
+    said, batch = random_said(), random_batch(real=[True, True, True, False])
+    found = loss_of(make(), said, batch)
+    box, logit, z = (np.asarray(x, float) for x in jax.tree.leaves(said))
+    true = np.asarray(batch.regions.xyxy, float)
+    l1 = giou = bce = asl = film = 0.0
+    present = entries = 0
+    for b in range(3):  # the fourth is padding
+        pooled = []
+        for a in range(A):
+            there = bool(batch.regions.presence[b, a])
+            bce += np.log1p(np.exp(-logit[b, a] if there else logit[b, a]))
+            entries += 1
+            if not there:
+                continue
+            present += 1
+            x1, y1, x2, y2 = true[b, a]
+            target = np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+            l1 += np.abs(box[b, a] - target).sum()
+            cx, cy, w, h = box[b, a]
+            mine = np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+            low, high = (
+                np.maximum(mine, true[b, a])[:2],
+                np.minimum(mine, true[b, a])[2:],
+            )
+            shared = np.prod(np.maximum(high - low, 0))
+            union = w * h + target[2] * target[3] - shared
+            hull = np.prod(
+                np.maximum(mine, true[b, a])[2:] - np.minimum(mine, true[b, a])[:2]
+            )
+            giou += 1 - (shared / union - (hull - union) / hull)
+            asl += asymmetric(z[b, a], batch.regions.probs[b, a]).sum()
+            pooled.append(1 / (1 + np.exp(-z[b, a])))
+        p = np.log(np.exp(5 * np.array(pooled)).sum(axis=0) / A) / 5
+        p = np.clip(p, 1e-7, 1 - 1e-7)
+        label = (batch.regions.probs[b] * batch.regions.presence[b][:, None]).max(
+            axis=0
+        )
+        film += asymmetric(np.log(p / (1 - p)), label).sum()
+    expected = {
+        "coordinates": l1 / present,
+        "giou": giou / present,
+        "presence": bce / entries,
+        "findings": asl,
+        "film": film,
+    }
+    for name, value in expected.items():
+        assert found[f"loss/{name}"] == pytest.approx(value, rel=1e-4), name
+
+
+def test_absent_regions_cost_nothing_but_their_presence():
+    task, said, batch = make(), random_said(), random_batch()
+    absent = ~np.asarray(batch.regions.presence)[..., None]
+    other = dataclasses.replace(
+        said,
+        cxcywh=jnp.where(absent, 0.9, said.cxcywh),
+        findings=jnp.where(absent, 50.0, said.findings),
+    )
+    before, after = loss_of(task, said, batch), loss_of(task, other, batch)
+    for name in before:
+        assert float(before[name]) == pytest.approx(float(after[name]), rel=1e-6)
+
+
+def test_gradients_stay_finite_and_masked_regions_have_none():
+    task, said = make(), random_said()
+    batch = random_batch()
+    batch.regions.presence[2] = False  # a film without any region
+
+    @jax.grad
+    def slope(findings):
+        parts = task._quantity(
+            "film", dataclasses.replace(said, findings=findings), batch
+        )
+        (term,) = (t for t in task.objective.terms if t.quantity == "film")
+        return objective.total(term(*parts[:2], mask=parts[2]))
+
+    found = np.asarray(slope(said.findings))
+    assert np.isfinite(found).all()
+    assert (found[~np.asarray(batch.regions.presence)] == 0).all()
+    assert (found[0] != 0).any() and (found[1, 0] != 0).any()
+    assert np.isfinite(np.asarray(slope(1e4 * said.findings))).all()
+
+
+@pytest.mark.parametrize(
+    ("probs", "present", "expected"),
+    [
+        ([0.9, 0.2, 0.1], 3, 0.689752),
+        ([0.9, 0.2, 0.1, 0.5, 0.5], 3, 0.587587),
+        ([0.5] * 29, 29, 0.5),
+        ([0.9] + [0.3] * 28, 1, 0.226541),
+        ([1.0] + [0.0] * 28, 29, 0.3611),
+    ],
+)
+def test_pooling_over_regions_by_hand(probs, present, expected):
+    mask = np.arange(len(probs)) < present
+    found = make().pool(jnp.float32(probs)[None, :, None], mask[None])
+    assert found[0, 0] == pytest.approx(
+        expected, abs=1e-4 if expected == 0.3611 else 1e-6
+    )
+
+
+def said_of(probs, presence=(9.0, 9.0, 9.0)):
+    """One film whose regions lie side by side, with these findings."""
+    boxes = [[0.2, 0.5, 0.2, 0.8], [0.8, 0.5, 0.2, 0.8], [0.29, 0.5, 0.2, 0.8]]
+    probs = np.asarray(probs, np.float32)
+    return RegionOutput(
+        cxcywh=jnp.float32([boxes]),
+        presence=jnp.float32([presence]),
+        findings=jnp.log(probs / (1 - probs))[None],
+    )
+
+
+# shadow, fluid, air, node of left, right, middle.
+PROBS = [[0.9, 0.1, 0.6, 0.1], [0.8, 0.1, 0.1, 0.1], [0.6, 0.1, 0.1, 0.1]]
+
+
+def test_boxes_of_a_class_are_fused_and_the_best_is_kept():
+    found = make().read(said_of(PROBS)).boxes
+    np.testing.assert_array_equal(found.mask, [[True, True, True]])
+    # Left and middle overlap: their mean by 0.9 and 0.6; right stays, and scores less.
+    x1 = (0.9 * 0.1 + 0.6 * 0.19) / 1.5
+    np.testing.assert_allclose(found.xyxy[0, 0], [x1, 0.1, x1 + 0.2, 0.9], atol=1e-5)
+    np.testing.assert_allclose(found.score[0], [0.9, 0.6, 0.35], atol=1e-5)
+    np.testing.assert_array_equal(found.label, [[0, 1, 2]])
+
+
+def test_without_fusion_the_loudest_region_is_kept_and_nothing_else_changes():
+    fused, plain = (make(fuse_above=t).read(said_of(PROBS)) for t in (0.03, 1.0))
+    np.testing.assert_allclose(plain.boxes.xyxy[0, 0], [0.1, 0.1, 0.3, 0.9], atol=1e-6)
+    np.testing.assert_array_equal(fused.probs, plain.probs)
+    np.testing.assert_array_equal(fused.boxes.score, plain.boxes.score)
+    np.testing.assert_array_equal(fused.boxes.mask, plain.boxes.mask)
+
+
+def test_a_region_counts_by_any_of_its_findings_and_scores_by_their_mean():
+    """0.6 makes it positive although the mean of 0.1 and 0.6 is 0.35."""
+    found = make().read(said_of(PROBS)).boxes
+    assert found.mask[0, 2] and found.score[0, 2] == pytest.approx(0.35, abs=1e-5)
+    quiet = make(found_above=0.7).read(said_of(PROBS)).boxes
+    np.testing.assert_array_equal(quiet.mask, [[True, False, False]])
+
+
+def test_presence_is_a_logit_above_one_half():
+    """0.4 is a probability of 0.6, and not there."""
+    found = make().read(said_of(PROBS, presence=(0.4, 9.0, 0.6))).boxes
+    assert found.score[0, 0] == pytest.approx(0.8, abs=1e-5)
+    none = make().read(said_of(PROBS, presence=(0.4, 0.4, 0.4)))
+    assert not none.boxes.mask.any() and not none.boxes.xyxy.any()
+    assert (none.probs < 1e-6).all() and np.isfinite(none.logits).all()
+
+
+def test_a_class_without_findings_is_never_found():
+    """As the released table of classes leaves out Pneumothorax."""
+    mapping = {"Shadow": ("shadow",), "Both": ("fluid", "air")}
+    whole, lacking = (
+        make(**m).read(said_of(PROBS)) for m in ({}, {"mapping": mapping})
+    )
+    np.testing.assert_array_equal(lacking.boxes.mask, [[True, False, True]])
+    for name in ("xyxy", "score"):
+        kept = np.asarray(getattr(lacking.boxes, name))[0, [0, 2]]
+        np.testing.assert_array_equal(
+            kept, np.asarray(getattr(whole.boxes, name))[0, [0, 2]]
+        )
+
+
+def test_a_step_of_the_whole_network():
+    """Compiled once; what is read has one box per class."""
+    task = make()
+    batch = random_batch()
+    graph = nnx.split(nnx.eval_shape(task.create, jax.random.key(0)))[0]
+    state = jax.jit(lambda key: nnx.state(task.create(key)))(jax.random.key(0))
+
+    @jax.jit
+    def both(state, batch, key):
+        made = nnx.merge(graph, state, copy=True)
+        loss = task.loss(made, batch, key=key, step=0)
+        return objective.total(loss), task.predict(made, batch)
+
+    total, found = both(state, batch, jax.random.key(1))
+    assert np.isfinite(total)
+    assert found.boxes.xyxy.shape == (4, 3, 4)
+    assert found.regions.probs.shape == (4, A, C)
+    assert found.probs.shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"film_labels": "guesses"}, "film_labels"),
+        ({"mapping": {"Shadow": ("ghost",)}}, "ghost"),
+        ({"mapping": {"Nobody": ("air",)}}, "Nobody"),
+        ({"mapping": {"Shadow": ()}}, "nothing"),
+        ({"terms": ({**adpd.FILM, "quantity": "charm"},)}, "quantity='charm'"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        make(**changes)
+
+
+def test_there_are_no_passes_with_dropout():
+    with pytest.raises(ConfigError, match="mc"):
+        make().predict(None, random_batch(), key=jax.random.key(0), samples=3)
+
+
+def test_recipes_differ_where_the_paper_says():
+    told = {}
+    for variant in ("loc", "mil", "loc_mil", "no_wbf", "mil,no_wbf"):
+        c = config.load(f"configs/adpd.py:{variant}")
+        told[variant] = c
+        assert tuple(c.task.classes) == CXR8
+    quantities = {
+        name: [t["quantity"] for t in c.task.terms][3:] for name, c in told.items()
+    }
+    assert quantities["loc"] == quantities["no_wbf"] == ["findings"]
+    assert quantities["mil"] == ["film"]
+    assert quantities["loc_mil"] == ["findings", "film"]
+    assert told["loc"].task.head["width"] == 512
+    assert told["mil"].task.head["width"] == 256
+    assert told["mil,no_wbf"].task.fuse_above == 1.0
+    assert told["loc"].phases[0]["learning_rate"] == 3e-5
+    assert told["mil"].phases[0]["learning_rate"] == 1e-4
