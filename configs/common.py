@@ -17,6 +17,9 @@ def base() -> config_dict.ConfigDict:
     c.data = config_dict.ConfigDict()
     c.data.dataset = ""  # NAME/CONFIG as the builder calls it
     c.data.scheme = "patient_disjoint"  # see cxr_jax.data.splits
+    c.data.evaluation = config_dict.ConfigDict()  # films that judge, where others train
+    c.data.evaluation.dataset = ""  # empty: the same
+    c.data.evaluation.scheme = ""  # empty: the same
     c.data.split_seed = 0  # of the schemes that draw
     c.data.fractions = (0.7, 0.1, 0.2)  # train, val, test; of the schemes that draw
     c.data.patients = 1.0  # share that is used; of random_patient and stratified
@@ -122,6 +125,7 @@ def base() -> config_dict.ConfigDict:
         "The model sees one frontal film: no prior films, no lateral view, no history."
     )
     c.report.published = ()  # columns: name, source, split, values
+    c.report.published_boxes = ()  # rows: name, source, split, values (metric → printed)
     c.report.model = ""  # the network in a word or two, for columns of several runs
     c.report.published_hyperparameters = ()  # pairs: name, value
     c.report.reader_study = ()  # published: name, split, metric, average, model

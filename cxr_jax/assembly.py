@@ -32,7 +32,8 @@ def make_task(config: config_dict.ConfigDict, division: Division) -> Task:
     """
     spec = configs.plain(config.task)
     if "terms" in spec:
-        classes = spec["classes"]
+        known = configs.build(spec)
+        classes = tuple(getattr(known, "labelled", known.classes))
         labels = division.labels(classes)
         spec["terms"] = frequencies.count_terms(
             spec["terms"], labels, classes=classes, groups=division.train_groups()

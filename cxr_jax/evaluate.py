@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from cxr_jax import sharding
+from cxr_jax.data import box_files
 from cxr_jax.data.records import Records
 from cxr_jax.evaluators.base import Evaluator, plain
 from cxr_jax.evaluators.classification import Classification
@@ -225,7 +226,8 @@ def write_evaluation(
     Args:
         directory: ``WORKDIR/evaluation/SPLIT``, made if needed.
         predictions: → ``predictions.csv``, ``predictions.txt`` (what they are) and
-            ``curves.json`` (ROC points), and ``uncertainty.csv`` where it has a spread.
+            ``curves.json`` (ROC points), ``uncertainty.csv`` where it has a spread, and
+            ``boxes.csv`` where it has boxes.
         result: from ``evaluate_table``.
         drawn: the table that the curves are of, where it is another one, as of studies.
     """
@@ -240,6 +242,12 @@ def write_evaluation(
         spread.unlink(missing_ok=True)  # of an evaluation that sampled dropout
     else:
         write_atomically(spread, format_uncertainty(predictions))
+    boxes = directory / "boxes.csv"
+    if (found := predictions.boxes) is None:
+        boxes.unlink(missing_ok=True)
+    else:
+        text = box_files.format_boxes(predictions.ids, predictions.classes, found)
+        write_atomically(boxes, text)
     write_atomically(directory / "predictions.txt", "\n".join(notes) + "\n")
     write_atomically(directory / "curves.json", curves + "\n")
     text = json.dumps(result, indent=1, allow_nan=False)

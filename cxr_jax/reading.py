@@ -41,6 +41,7 @@ class Reader:
         model_def: of the task's network.
         stopper: asked after every batch.
         evaluators: observe each batch on the device.
+        costs: whether a loss is taken; it is NaN otherwise.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Reader:
         stopper: Stopper,
         *,
         evaluators: Sequence[Evaluator] = (),
+        costs: bool = True,
     ):
+        self._costs = costs
         self._task, self._model_def, self._stopper = task, model_def, stopper
         self._evaluators = tuple(evaluators)
         self._compiled: Callable[..., tuple[Prediction, Loss]] | None = None
@@ -94,7 +97,8 @@ class Reader:
             finalize=self._task.finalize,
             on_batch=self._poll,
         )
-        return table, _total(jax.device_get(losses))
+        total = _total(jax.device_get(losses)) if self._costs else float("nan")
+        return table, total
 
     def with_maps(self, params: Arrays, rest: Arrays) -> Callable[[Batch], Prediction]:
         """Predictions with maps, on one device of this process alone."""
@@ -121,12 +125,14 @@ class Reader:
 
     def _read(
         self, params: Arrays, rest: Arrays, batch: Batch
-    ) -> tuple[Prediction, Loss]:
+    ) -> tuple[Prediction, Loss | None]:
         model = self._model_def.merge(params, rest)
         prediction = self._task.predict(model, batch)
         observed = observe(self._evaluators, prediction, batch)
         # Maps stay on the device that made them: the compiler drops what is not asked.
         prediction = dataclasses.replace(prediction, maps=None, observed=observed)
+        if not self._costs:
+            return prediction, None
         return prediction, self._task.loss(model, batch, key=None, step=0)
 
     def _poll(self, number: int) -> None:

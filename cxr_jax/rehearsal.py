@@ -30,6 +30,7 @@ def rehearse(
     dataset: source.Dataset,
     fields: source.Fields,
     evaluators: Sequence[Evaluator],
+    costed: bool = True,
 ) -> None:
     """Refuses a run whose end is wrong before it begins.
 
@@ -39,6 +40,7 @@ def rehearse(
         dataset: opened.
         fields: what the run reads of each film.
         evaluators: those that the config names, without intervals.
+        costed: whether a loss is taken at validations.
 
     Raises:
         ConfigError: an unknown part, part of the split, class or metric; the message
@@ -77,7 +79,10 @@ def rehearse(
     for evaluator in evaluators:
         evaluator.rehearse(table)
     monitors = [evaluator for evaluator in evaluators if evaluator.monitors]
-    names = [LOSS, *(name for e in monitors for name in e.monitor(table))]
+    names = [
+        *([LOSS] if costed else []),
+        *(name for e in monitors for name in e.monitor(table)),
+    ]
     if config.checkpoint.metric not in names:
         raise ConfigError(
             f"checkpoint.metric={config.checkpoint.metric!r}: a validation gives"

@@ -9,8 +9,16 @@ import jax
 import numpy as np
 from etils import epath
 
+from cxr_jax import (
+    box_samples,
+    evaluate,
+    passes,
+    sampled,
+    samples,
+    sharding,
+    workdir,
+)
 from cxr_jax import config as configs
-from cxr_jax import evaluate, passes, sampled, samples, sharding, workdir
 from cxr_jax.checkpoint import sha256
 from cxr_jax.data import groups, pipeline
 from cxr_jax.errors import ConfigError
@@ -41,6 +49,7 @@ def evaluate_run(run: Run) -> dict[str, Result]:
         CheckpointError: the best checkpoint is damaged.
         Stopped: a signal came.
     """
+    run = run.judge
     state, step = _best(run)
     digest = sha256({"params": state.params, "rest": state.rest})
     evaluators = run.evaluators(resamples=run.config.eval.resamples)
@@ -86,6 +95,7 @@ def evaluate_run(run: Run) -> dict[str, Result]:
             folder.mkdir(parents=True, exist_ok=True)
             _write_gallery(run, state, table, drawn, folder)
             _write_passes(run, state, table, folder)
+            _write_boxes(run, table, folder)
             evaluate.write_evaluation(folder, table, results[part], drawn=drawn)
     return results
 
@@ -164,6 +174,13 @@ def _write_passes(
         )
         found = passes.collect(table, load=_loader(run), read=read)
     passes.write(folder, found)
+
+
+def _write_boxes(run: Run, table: Predictions, folder: epath.Path) -> None:
+    """Some films with their boxes, where there are both predicted and reference ones."""
+    judged = table.boxes is not None and table.targets is not None
+    found = box_samples.collect(table, load=_loader(run)) if judged else None
+    box_samples.write(folder, found)
 
 
 def _loader(run: Run) -> Callable[[np.ndarray], Batch]:

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -32,10 +30,11 @@ from cxr_jax.assembly import (
 )
 from cxr_jax.checkpoint import Checkpoints
 from cxr_jax.data import leakage, pipeline, splits
-from cxr_jax.division import LABELS, Division, divide
+from cxr_jax.division import LABELS, Division
 from cxr_jax.errors import DataError
 from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.logbook import Logbook
+from cxr_jax.opening import Films, open_judging, open_training
 from cxr_jax.predictions import write_atomically
 from cxr_jax.preemption import Stopper
 from cxr_jax.step import Trainer, TrainState
@@ -57,6 +56,8 @@ class Run:
         division: which films train, in what order, and which may judge.
         trainer: the static half of training: task, devices, phases.
         stopper: says when to stop.
+        other_films: those that validate and judge, where they are not these.
+        costed: whether a loss can be taken on the films.
     """
 
     config: config_dict.ConfigDict
@@ -66,6 +67,23 @@ class Run:
     division: Division
     trainer: Trainer
     stopper: Stopper
+    other_films: Films | None = None
+    costed: bool = True
+
+    @property
+    def judge(self) -> "Run":
+        """The run with the films that validate and judge it."""
+        films = self.other_films
+        if films is None:
+            return self
+        return dataclasses.replace(
+            self,
+            dataset=films.dataset,
+            fields=films.fields,
+            division=films.division,
+            other_films=None,
+            costed=films.costed,
+        )
 
     @property
     def split(self) -> splits.Split:
@@ -117,6 +135,7 @@ class Run:
             self.trainer.model_def,
             self.stopper,
             evaluators=evaluators,
+            costs=self.costed,
         )
 
     def evaluators(self, *, resamples: int) -> tuple[Evaluator, ...]:
@@ -140,68 +159,56 @@ def open_run(
         ConfigError: a part, a batch size, a metric, or a workdir that does not fit.
         DataError: data that is not prepared, a split without films, a class it lacks.
     """
-    configs.build(config.task)  # its mistakes come before those of the data
-    dataset = pipeline.open_dataset(config.data.dataset, data_dir=data_dir)
-    division = divide(config, dataset)
-    task = make_task(config, division)
-    # The ids alone do not tell one label table from another.
-    manifest = dataclasses.asdict(dataset.manifest)
-    text = json.dumps(manifest, sort_keys=True).encode()
-    passport = division.split.passport
-    passport["image_size"] = dataset.manifest.image_size
-    # How films became square: prediction does the same.
-    extra = dataset.manifest.extra
-    passport |= {key: extra[key] for key in ("fit", "enlarge") if key in extra}
-    passport["manifest_sha256"] = hashlib.sha256(text).hexdigest()
-    trainer = make_trainer(config, task, films=division.order.length)
-    fields = pipeline.Fields(
-        classes=task.classes,
-        truth="truth" in dataset.features,
-        regions="regions" in getattr(task, "reads", ()),
-        group=None if division.groups is None else division.groups.code,
-    )
+    task = configs.build(config.task)  # its mistakes come before those of the data
+    films = open_training(config, task, data_dir=data_dir)
+    judging = open_judging(config, task, films, data_dir=data_dir)
+    task = make_task(config, films.division)
+    trainer = make_trainer(config, task, films=films.division.order.length)
     rehearsal.rehearse(
         config,
         trainer=trainer,
-        dataset=dataset,
-        fields=fields,
+        dataset=judging.dataset,
+        fields=judging.fields,
         evaluators=make_evaluators(
-            config, resamples=0, directory=str(dataset.directory)
+            config, resamples=0, directory=str(judging.dataset.directory)
         ),
+        costed=judging.costed,
     )
+    pipeline.Reader(films.dataset, films.fields)  # refuses fields that are not there
+    passport = films.division.split.passport
+    if judging is not films:
+        passport = passport | {"evaluation": judging.division.split.passport}
     folder = workdir.prepare(path, config, passport)
     if jax.process_index() == 0:
-        write_atomically(folder / leakage.FILE, division.ids())
-        workdir.write_json(folder / LABELS, division.label_counts())
-        describe(config, trainer, folder, size=dataset.manifest.image_size)
-        _write_sheet(folder, dataset, division, fields)
+        write_atomically(folder / leakage.FILE, films.division.ids())
+        workdir.write_json(folder / LABELS, films.division.label_counts())
+        describe(config, trainer, folder, size=films.dataset.manifest.image_size)
+        _write_sheet(folder, films)
     return Run(
         config=config,
         workdir=folder,
-        dataset=dataset,
-        fields=fields,
-        division=division,
+        dataset=films.dataset,
+        fields=films.fields,
+        division=films.division,
         trainer=trainer,
         stopper=stopper,
+        other_films=None if judging is films else judging,
     )
 
 
-def _write_sheet(
-    folder: epath.Path,
-    dataset: pipeline.Dataset,
-    division: Division,
-    fields: pipeline.Fields,
-) -> None:
+def _write_sheet(folder: epath.Path, films: Films) -> None:
     """Some training films, by which a reader of the report knows what was seen."""
+    dataset = films.dataset
 
     def load(index: np.ndarray) -> Batch:
         return next(
             pipeline.eval_batches(
-                dataset, index, batch_size=len(index), fields=fields, threads=0
+                dataset, index, batch_size=len(index), fields=films.fields, threads=0
             )
         )
 
-    chosen = sheet.choose_films(dataset.records, division.split.parts["train"])
+    train = films.division.split.parts["train"]
+    chosen = sheet.choose_films(dataset.records, train)
     sheet.write(folder, sheet.collect(dataset.records, chosen, load=load))
 
 
@@ -217,7 +224,7 @@ def train(run: Run) -> TrainState:
     latest, best = run.checkpoints("latest"), run.checkpoints("best")
     restored = latest.restore(lambda meta: trainer.abstract(meta["phase"]))
     state = restored.state if restored else first_state(config, trainer, run.workdir)
-    reader = run.reader()
+    reader = run.judge.reader()
     reader.compile(state.params, state.rest, _validation(run))
     step, first = int(state.step), jax.process_index() == 0
     validated = int(state.validated) == step
@@ -303,10 +310,10 @@ def _validate(run: Run, reader: reading.Reader, state: TrainState) -> dict[str, 
 
 def _monitors(run: Run) -> list[Evaluator]:
     """The evaluators whose means every validation takes."""
-    return [e for e in run.evaluators(resamples=0) if e.monitors]
+    return [e for e in run.judge.evaluators(resamples=0) if e.monitors]
 
 
 def _validation(run: Run) -> reading.Part:
     """What a validation reads of each film."""
     boxes = any("boxes" in e.requires for e in _monitors(run))
-    return run.part("val", boxes=boxes)
+    return run.judge.part("val", boxes=boxes)

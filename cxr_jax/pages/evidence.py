@@ -7,7 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from cxr_jax import logbook, passes, sheet
+from cxr_jax import box_samples, logbook, passes, sheet
+from cxr_jax.box_samples import BoxSamples
 from cxr_jax.errors import DataError
 from cxr_jax.passes import Passes
 from cxr_jax.samples import Samples, read_samples
@@ -33,6 +34,7 @@ class Evidence:
         model: what the network is made of, as ``outline`` says; empty where unknown.
         labels: how often each is given, as ``Division.label_counts``; likewise.
         sheet: training films, or None.
+        boxes: films of the headline's part with boxes, or None.
     """
 
     config: Mapping[str, Any]
@@ -46,6 +48,7 @@ class Evidence:
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sheet: Sheet | None = None
+    boxes: BoxSamples | None = None
 
     @property
     def main(self) -> Mapping[str, Any]:
@@ -123,6 +126,7 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         curves=_read_json(folder / order[0] / "curves.json").get("roc", {}),
         samples=read_samples(folder / order[0]),
         passes=passes.read(folder / order[0]),
+        boxes=box_samples.read(folder / order[0]),
         name=workdir.name,
         model=_read_json(workdir / "model.json"),
         labels=_read_json(workdir / "labels.json"),

@@ -103,6 +103,11 @@ class Anatomy:
         self.mapping = {name: tuple(of) for name, of in dict(mapping).items()}
         self._check()
 
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Labels of whole films that it learns from."""
+        return self.findings if self.film_labels == "labels" else self.classes
+
     def _check(self) -> None:
         for term in self.objective.terms:
             if term.quantity not in QUANTITIES:
