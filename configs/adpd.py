@@ -154,7 +154,6 @@ def get_config() -> config_dict.ConfigDict:
             "name": "cxr_jax.evaluators.detection.Detection",
             "keep_above": 0.7,  # of localisation accuracy; AP looks at all boxes
         },
-        {"name": "cxr_jax.evaluators.regions.RegionQuality"},
     )
     c.report.title = c.report.model = "Loc-ADPD"
     c.report.published_boxes = tuple(
@@ -226,6 +225,7 @@ def phantom(c: config_dict.ConfigDict) -> None:
     c.data.evaluation.dataset = c.data.evaluation.scheme = ""
     c.data.scheme = "patient_disjoint"
     c.task.film_labels = "regions"
+    c.eval.evaluators += ({"name": "cxr_jax.evaluators.regions.RegionQuality"},)
     c.task.model = {
         "name": "cxr_jax.models.densenet.DenseNet",
         "blocks": (6, 8),

@@ -18,7 +18,7 @@ from cxr_jax.data import groups
 from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import check_requirements
 from cxr_jax.models import hub
-from cxr_jax.types import Batch
+from cxr_jax.types import Batch, Regions
 from data_builders import install
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -90,10 +90,22 @@ def layout(dataset):
 
 
 def films(config, *, number, step=0):
-    """Noise in the dataset's size; labels that are drawn too."""
-    size, classes = layout(config.data.dataset).size, config.task.classes
+    """Noise in the dataset's size; labels, and regions where they are read, drawn too."""
+    size, task = layout(config.data.dataset).size, configs.build(config.task)
+    classes = getattr(task, "labelled", task.classes)
     rng = np.random.default_rng(step)
+    regions = None
+    if "regions" in getattr(task, "reads", ()):
+        low, high = np.sort(rng.random((2, number, len(task.regions), 2)), axis=0)
+        regions = Regions(
+            xyxy=np.concatenate([low, high], axis=-1).astype(np.float32),
+            presence=np.ones((number, len(task.regions)), bool),
+            probs=rng.integers(
+                0, 2, (number, len(task.regions), len(task.findings))
+            ).astype(np.float32),
+        )
     return Batch(
+        regions=regions,
         image=rng.integers(0, 256, (number, size, size, 1), np.uint8),
         labels=rng.integers(0, 2, (number, len(classes))).astype(np.float32),
         mask=np.ones(number, bool),
@@ -149,7 +161,10 @@ def test_the_parts_of_a_recipe_fit_each_other(spec):
     """Task, network, optimizers and evaluators; shapes only, nothing is computed."""
     config = configs.load(spec)
     task = configs.build(config.task)
-    assert set(task.classes) <= set(layout(config.data.dataset).classes)
+    learnt = layout(config.data.dataset).classes
+    judged = layout(config.data.evaluation.dataset or config.data.dataset).classes
+    assert set(getattr(task, "labelled", task.classes)) <= set(learnt)
+    assert set(task.classes) <= set(judged)
     parts = parts_of(config)
     got = shapes(parts, FIRST.get(parts, spec))
     assert got.logits.shape == got.probs.shape == (2, len(task.classes))
@@ -157,9 +172,13 @@ def test_the_parts_of_a_recipe_fit_each_other(spec):
         # Fewer cells say nothing about where a finding is.
         assert min(got.maps.shape[1:3]) >= 7, got.maps.shape
     chosen = assembly.make_evaluators(config, resamples=0)
-    # Both builders have boxes, and the task has maps.
-    spread = ["std", "information"] if config.eval.mc.samples else []
-    check_requirements(chosen, ["labels", "probs", "boxes", "maps", *spread])
+    # All these builders have boxes.
+    have = ["labels", "probs", "boxes"]
+    have += ["maps"] if getattr(task, "maps", "") else []
+    have += ["predicted_boxes"] if getattr(task, "finds_boxes", False) else []
+    have += ["regions"] if layout(config.data.dataset).regions else []
+    have += ["std", "information"] if config.eval.mc.samples else []
+    check_requirements(chosen, have)
 
 
 @pytest.mark.parametrize("spec", SPECS)

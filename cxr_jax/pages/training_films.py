@@ -34,7 +34,10 @@ def section(evidence: Evidence) -> str:
 def _draw(sheet: Sheet) -> Figure:
     columns = min(COLUMNS, len(sheet))
     rows = math.ceil(len(sheet) / columns)
-    size = (figures.WIDTH * columns / COLUMNS, 2.2 * rows + 0.2)
+    # A film, its title, and as many lines as the fullest one needs below.
+    lines = max(_below(sheet, row).count("\n") + 1 for row in range(len(sheet)))
+    height = figures.WIDTH / COLUMNS + 0.25 + 0.13 * lines
+    size = (figures.WIDTH * columns / COLUMNS, height * rows + 0.2)
     figure = Figure(figsize=(max(size[0], 3.4), size[1]), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for k, ax in enumerate(axes):
@@ -52,8 +55,12 @@ def _film(ax: Axes, sheet: Sheet, row: int) -> None:
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
+    ax.set_title(words(str(sheet.titles[row])), size=8, weight="bold")
+    ax.set_xlabel(_below(sheet, row), size=6.5, color=figures.INK)
+
+
+def _below(sheet: Sheet, row: int) -> str:
+    """What else is labelled, in lines."""
     title = str(sheet.titles[row])
-    ax.set_title(words(title), size=8, weight="bold")
     others = [n for n in str(sheet.labels[row]).split("\n") if n and n != title]
-    below = textwrap.fill(", ".join(map(words, others)), LINE)
-    ax.set_xlabel(below, size=6.5, color=figures.INK)
+    return textwrap.fill(", ".join(map(words, others)), LINE)
