@@ -49,7 +49,8 @@ class Finding:
             None.
         max_std: above this ``std`` a finding is flagged.
         boxes: list of ``(class, score, (x1, y1, x2, y2))`` in [0, 1], or None.
-        padded: whether ``film`` has the proportions of before, within a black square.
+        padded: whether ``film`` has the proportions of before: within a black square, or cut
+            to one.
         trained_on: name of the dataset that trained and calibrated the model; empty where
             unknown. What holds there need not hold for this film.
     """

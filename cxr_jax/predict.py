@@ -262,7 +262,7 @@ class Predictor:
             site=asked,
             film=film.pixels,
             shape=film.shape,
-            padded=self.fit == "pad",
+            padded=self.fit != "stretch",
             maps=found["maps"],
             unit=UNITS.get(getattr(self._task, "maps", ""), "map"),
             std=found["std"],

@@ -73,7 +73,7 @@ class Quarantine:
         if not names:
             return
         manifests.write_atomically(self.path, self.text())
-        counts = _said({name: self.refused[name] for name in names})
+        counts = said({name: self.refused[name] for name in names})
         raise DataError(
             f"{len(names)} films cannot be used ({counts}), the first is {names[0]}"
             f" ({self.refused[names[0]].reason}); all are listed in {self.path}: complete"
@@ -84,7 +84,7 @@ class Quarantine:
         """One line on stderr, if any film is left out."""
         if self.refused:
             print(
-                f"left out: {_said(self.refused)}; the dataset's {NAME} lists them",
+                f"left out: {said(self.refused)}; the dataset's {NAME} lists them",
                 file=sys.stderr,
             )
 
@@ -93,6 +93,7 @@ class Quarantine:
         self.path.unlink(missing_ok=True)
 
 
-def _said(refused: Mapping[str, Refused]) -> str:
+def said(refused: Mapping[str, Refused]) -> str:
+    """How many films of each code, in words."""
     counts = collections.Counter(r.code for r in refused.values())
     return ", ".join(f"{count} {code}" for code, count in counts.most_common())

@@ -61,7 +61,8 @@ class Cache:
         folder: of this size, fit and version.
         size: height and width of the reduced films, in pixels.
         fit: ``stretch`` fills the square, so that boxes relative to the film stay right;
-            ``pad`` keeps the aspect ratio, in the middle of black.
+            ``pad`` keeps the aspect ratio, in the middle of black; ``crop`` keeps it and
+            the square in the film's middle.
         enlarge: sides that are shorter than in the square are enlarged linearly;
             otherwise such films are refused.
     """
@@ -132,7 +133,7 @@ def open_cache(
     enlarge: bool = False,
 ) -> Cache:
     """The cache of a dataset's films at one size and fit; made where absent."""
-    how = ("-pad" if fit == "pad" else "") + ("-enlarge" if enlarge else "")
+    how = ("" if fit == "stretch" else f"-{fit}") + ("-enlarge" if enlarge else "")
     folder = pathlib.Path(root) / f"{dataset}-{size}px{how}-v{VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
     for torn in folder.glob("*/*.tmp-*"):

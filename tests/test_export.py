@@ -311,7 +311,10 @@ def test_a_narrowed_network_is_rebuilt(tmp_path, monkeypatch):
         (lambda c: c["frozen"].update(code="print()"), "run: frozen="),
         (lambda c: c.update(step=-1), "run: step="),
         (lambda c: c.pop("step"), "its keys must be"),
-        (lambda c: c.update(fit="crop"), "run: fit='crop', allowed is one of pad"),
+        (
+            lambda c: c.update(fit="squeeze"),
+            "run: fit='squeeze', allowed is one of pad",
+        ),
         (lambda c: c.update(mc={"samples": 9}), "run: mc={'samples': 9}, allowed"),
         (
             lambda c: c.update(mc={"samples": 10**9, "probs": "mean", "seed": 0}),

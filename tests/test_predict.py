@@ -530,7 +530,7 @@ def test_the_size_of_films_is_that_of_the_run(run, tmp_path):
     assert cxr_jax.load(copy).size == 16
 
 
-@pytest.mark.parametrize("fit", ["stretch", "pad"])
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize("shape", [(128, 64), (64, 128), (40, 20)])
 def test_a_film_is_made_square_as_the_builder_made_it(run, tmp_path, fit, shape):
     """What split.json says of the dataset holds for films from elsewhere, and exports."""
@@ -551,7 +551,7 @@ def test_a_film_is_made_square_as_the_builder_made_it(run, tmp_path, fit, shape)
         assert (reader.fit, reader.enlarge) == (fit, True)
         finding = reader.predict(tmp_path / "film.png")
         np.testing.assert_array_equal(finding.film, want)
-        assert finding.shape == shape and finding.padded == (fit == "pad")
+        assert finding.shape == shape and finding.padded == (fit != "stretch")
     black = (want == 0).all(axis=0) | (want == 0).all(axis=1)
     assert black.sum() == (16 if fit == "pad" else 0)
 
@@ -565,8 +565,10 @@ def test_films_are_stretched_where_a_run_does_not_say(run, reader, tmp_path):
     (copy / "split.json").write_text(json.dumps(passport | {"image_size": 32}))
     with pytest.raises(InputRejected, match="never enlarged"):
         cxr_jax.load(copy).predict(np.zeros((64, 20), np.float32))
-    (copy / "split.json").write_text(json.dumps(passport | {"fit": "crop"}))
-    with pytest.raises(ConfigError, match="says fit='crop'.* allowed are pad, stretch"):
+    (copy / "split.json").write_text(json.dumps(passport | {"fit": "squeeze"}))
+    with pytest.raises(
+        ConfigError, match="says fit='squeeze'.* allowed are pad, stretch"
+    ):
         cxr_jax.load(copy)
 
 

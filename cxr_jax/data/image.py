@@ -31,7 +31,7 @@ SPREAD_MAX = 32
 SPREAD_MEAN = 4.0
 
 # How a film that is not square becomes one, see ``reduce_film``.
-Fit = Literal["pad", "stretch"]
+Fit = Literal["pad", "stretch", "crop"]
 FITS = get_args(Fit)
 
 Result = TypeVar("Result")
@@ -121,7 +121,8 @@ def reduce_film(
             ``enlarge``.
         fit: for a film that is not square, ``pad`` keeps its proportions and centres it
             on black; ``stretch`` fills the square, as the makers of ChestX-ray14 did, and
-            leaves boxes relative to the film as they are.
+            leaves boxes relative to the film as they are; ``crop`` keeps its proportions
+            and its middle, see ``middle_square``.
         enlarge: whether a side that is shorter than in the square is enlarged linearly,
             as collections of small films need; it shows no more than there was.
 
@@ -131,16 +132,19 @@ def reduce_film(
     Raises:
         InputRejected: ``size``: the film is smaller; enlarging would invent detail.
     """
-    if enlarge:
-        film = _enlarged(film, shape_in_square(film.shape, size, fit=fit))
     height, width = film.shape
     longest = max(height, width)
-    if (min(height, width) if fit == "stretch" else longest) < size:
+    if not enlarge and (longest if fit == "pad" else min(height, width)) < size:
         raise InputRejected(
             "size",
             f"{width} x {height} pixels; at least {size} is allowed: choose a smaller"
             " size, films are never enlarged",
         )
+    if fit == "crop":
+        top, left, side = middle_square(film.shape)
+        film = film[top : top + side, left : left + side]
+    if enlarge:
+        film = _enlarged(film, shape_in_square(film.shape, size, fit=fit))
     height, width = shape_in_square(film.shape, size, fit=fit)
     small = cv2.resize(film, (width, height), interpolation=cv2.INTER_AREA)
     out = np.zeros((size, size), np.uint8)
@@ -149,9 +153,26 @@ def reduce_film(
     return out
 
 
+def middle_square(shape: tuple[int, int]) -> tuple[int, int, int]:
+    """The largest square in the middle of a film of this height and width.
+
+    Its margins are whole pixels of the film, so that boxes follow it exactly; of an odd
+    number of pixels too many, the larger half is cut at the bottom or to the right.
+
+    Returns:
+        Top, left and side, in pixels.
+    """
+    height, width = shape
+    side = min(shape)
+    return (height - side) // 2, (width - side) // 2, side
+
+
 def shape_in_square(shape: tuple[int, int], size: int, *, fit: Fit) -> tuple[int, int]:
-    """Height and width that a film of this height and width has in the square."""
-    if fit == "stretch":
+    """Height and width that a film of this height and width has in the square.
+
+    With ``crop``, what is left of it.
+    """
+    if fit != "pad":
         return size, size
     height, width = (max(1, round(side * size / max(shape))) for side in shape)
     return height, width

@@ -107,6 +107,11 @@ def _released(records: Records, draw: Draw) -> np.ndarray:
     return _column(records, "released")
 
 
+def _imagenome(records: Records, draw: Draw) -> np.ndarray:
+    del draw  # Likewise.
+    return _column(records, "imagenome")
+
+
 def _random_patient(records: Records, draw: Draw) -> np.ndarray:
     patients, names = _patients(records), _unnamed(records)
     used = draws.used(patients, draw.seed, draw.patients)
@@ -203,6 +208,7 @@ _DIVIDE = {
     "official": _official,
     "patient_disjoint": _patient_disjoint,
     "released": _released,
+    "imagenome": _imagenome,
     "random_patient": _random_patient,
     "stratified": _stratified,
     "set_apart": _set_apart,
@@ -214,7 +220,7 @@ SCHEMES = tuple(_DIVIDE)
 LEAKING = ("image_level", "set_apart_image_level")
 # Of these a share of the patients may be drawn first (``data.patients``).
 SAMPLING = ("random_patient", "stratified")
-LISTED = ("patient_disjoint", "released")
+LISTED = ("patient_disjoint", "released", "imagenome")
 WITHOUT_TEST = ("released",)
 SET_APART = ("set_apart", "set_apart_image_level")
 TEST_FIRST = ("official", *SET_APART)

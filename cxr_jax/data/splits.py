@@ -6,6 +6,7 @@
 ``patient_disjoint``        the parts that lists (or the phantom) give each film
 ``released``                the release's own train and val lists; a test part need not
                             be there
+``imagenome``               the lists of Chest ImaGenome, beside MIMIC-CXR's own parts
 ``random_patient``          patients drawn by seed
 ``stratified``              patients drawn by seed, so that every part has its share of
                             each label (``data.stratify``)

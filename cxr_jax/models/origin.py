@@ -19,7 +19,7 @@ from cxr_jax.errors import CheckpointError, ConfigError
 # Of what evaluators freeze on validation films, what a reader of films needs.
 FROZEN = ("operating_points", "platt", "chosen_on")
 NETWORK = ("model", "head", "size", "maps")
-FITS = ("pad", "stretch")  # those of data.image
+FITS = ("pad", "stretch", "crop")  # those of data.image
 # Sum of a part's numbers: a file shall not ask for a network that takes hours to build.
 _MOST = 4096
 _MC = ("samples", "probs", "seed")

@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from cxr_jax.data.image import SIDE_MAX, read_film, reduce_film, shape_in_square
+from cxr_jax.data.image import (
+    SIDE_MAX,
+    middle_square,
+    read_film,
+    reduce_film,
+    shape_in_square,
+)
 from cxr_jax.errors import DataError, InputRejected
 
 GRAY = np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8)
@@ -231,6 +237,33 @@ def test_padding_keeps_proportions_and_stretching_fills(shape):
     assert (reduce_film(film, 30, fit="stretch") == 255).all()
 
 
+@pytest.mark.parametrize(
+    "shape, box",
+    [((90, 60), (15, 0, 60)), ((61, 91), (0, 15, 61)), ((91, 60), (15, 0, 60))],
+)
+def test_cropping_reduces_the_square_in_the_middle(shape, box):
+    film = np.random.default_rng(0).random(shape).astype(np.float32)
+    assert (
+        middle_square(shape) == box
+    )  # By hand; half of an odd margin is rounded down.
+    top, left, side = box
+    middle = film[top : top + side, left : left + side].astype(np.float64)
+    got = reduce_film(film, 30, fit="crop")
+    np.testing.assert_allclose(got, 255 * area_mean(middle, 30, 30), atol=0.501)
+    assert shape_in_square(shape, 30, fit="crop") == (30, 30)
+    with pytest.raises(
+        InputRejected, match=f"{shape[1]} x {shape[0]} pixels; at least"
+    ):
+        reduce_film(film, side + 1, fit="crop")
+
+
+def test_a_square_film_is_cropped_nowhere():
+    film = np.random.default_rng(1).random((64, 64)).astype(np.float32)
+    np.testing.assert_array_equal(
+        reduce_film(film, 24, fit="crop"), reduce_film(film, 24, fit="stretch")
+    )
+
+
 def test_films_are_never_enlarged():
     with pytest.raises(InputRejected, match="48 x 20 pixels; at least 49") as caught:
         reduce_film(np.zeros((20, 48), np.float32), 49)
@@ -240,7 +273,7 @@ def test_films_are_never_enlarged():
 
 
 @pytest.mark.parametrize("shape", [(20, 48), (48, 20), (30, 30), (61, 40)])
-@pytest.mark.parametrize("fit", ["pad", "stretch"])
+@pytest.mark.parametrize("fit", ["pad", "stretch", "crop"])
 def test_enlarging_shows_no_more_than_there_was(shape, fit):
     film = np.random.default_rng(0).random(shape).astype(np.float32)
     large = reduce_film(film, 60, fit=fit, enlarge=True)
@@ -249,13 +282,16 @@ def test_enlarging_shows_no_more_than_there_was(shape, fit):
     # Linear: within the range of the film, and near its mean.
     assert inside.min() >= np.rint(255 * film.min())
     assert inside.max() <= np.rint(255 * film.max())
+    if fit == "crop":
+        top, left, side = middle_square(shape)
+        film = film[top : top + side, left : left + side]
     assert inside.mean() == pytest.approx(255 * film.mean(), abs=6)
     assert large.sum() == inside.sum()  # black around it
     flat = reduce_film(np.full(shape, 0.4, np.float32), 60, fit=fit, enlarge=True)
     assert (flat == 102).sum() == tall * wide and set(np.unique(flat)) <= {0, 102}
 
 
-@pytest.mark.parametrize("fit", ["pad", "stretch"])
+@pytest.mark.parametrize("fit", ["pad", "stretch", "crop"])
 def test_a_film_that_is_large_enough_is_reduced_all_the_same(fit):
     film = np.random.default_rng(0).random((120, 90)).astype(np.float32)
     np.testing.assert_array_equal(

@@ -234,6 +234,17 @@ def test_a_release_without_a_test_part_is_taken_as_it_is():
         split(records_of(list("abcd"), released=["train"] * 4), "released")
 
 
+def test_the_lists_of_chest_imagenome_are_taken_as_they_are():
+    parts = ["test", "val", "train", "", "train"]
+    records = records_of(list("abcde"), released=["train"] * 5, imagenome=parts)
+    got = split(records, "imagenome")
+    assert [got.parts[p].tolist() for p in splits.PARTS] == [[2, 4], [1], [0]]
+    assert got.passport["seed"] is None and got.passport["left_out"] == 1
+    shared = records_of(list("aacde"), imagenome=parts)
+    with pytest.raises(DataError, match="1 patients are in more than one part"):
+        split(shared, "imagenome")
+
+
 def test_parts_have_names():
     assert splits.parse_part("val") == ("", "val")
     assert splits.parse_part("official/test") == ("official", "test")

@@ -174,7 +174,7 @@ def test_bad_input_is_one_line_and_code_2(release, tmp_path, capsys, change, wor
 @pytest.mark.parametrize(
     "argv, words",
     [
-        (["x"], "dataset 'x' is unknown; allowed: chestxray14"),
+        (["x"], "dataset 'x' is unknown; allowed: chest_imagenome, chestxray14"),
         (["chestxray14/65px"], "no config '65px'; allowed: 256px, 64px"),
         (["chestxray14/64px"], "--manual_dir"),
         (["chestxray14/64px", "--num_shards=x"], "--num_shards"),
