@@ -42,7 +42,9 @@ TOGETHER = (
     "phantom,small",
 )
 # Parts of a network that is trained whole, or the same with another loss.
-LESS = ("dense_alone", "efficient_alone", "no_attention", "bce")
+LESS = ("dense_alone", "efficient_alone", "no_attention", "bce", "loc_mil")
+# What is made of a network's output changes no step.
+READ_OUT = ("classes", "mapping", "fuse_above")
 TOGETHER_FUSION = (
     *("simple_cnn", "densenet121", "efficientnet_b0"),
     *("dense_alone", "efficient_alone", "no_attention"),
@@ -69,7 +71,8 @@ def distinct():
             continue
         config = configs.load(str(ROOT / spec))
         # Rates and the number of classes aside: they make no other program.
-        parts = {k: v for k, v in configs.plain(config.task).items() if k != "classes"}
+        parts = configs.plain(config.task)
+        parts = {k: v for k, v in parts.items() if k not in READ_OUT}
         computed = [parts, configs.plain(config.augment)]
         computed += [phase["optimizer"] for phase in config.phases]
         dataset = config.data.dataset.split("/")[0]  # Its configs share their shapes.

@@ -5,6 +5,7 @@ between versions of a library.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -40,6 +41,24 @@ def divided(units: np.ndarray, seed: int, upto: Mapping[str, float]) -> np.ndarr
         part.update(dict.fromkeys(order[start:stop], name))
         start = stop
     return np.array([part[unit] for unit in units.tolist()], dtype="U9")
+
+
+def half(units: np.ndarray, seed: int) -> np.ndarray:
+    """Rows of the first units, in an order drawn by seed, that make up half of the rows.
+
+    Args:
+        units: str ``[N]``.
+        seed: of the order.
+
+    Returns:
+        bool ``[N]``; rows of one unit are alike. At least N / 2 of them, and fewer without
+        the last unit.
+    """
+    rows = Counter(units.tolist())
+    order = in_order(rows, seed)
+    reached = np.cumsum([rows[unit] for unit in order], dtype=np.int64)
+    enough = int(np.searchsorted(2 * reached, len(units)))
+    return np.isin(units, order[: enough + 1])
 
 
 def used(patients: np.ndarray, seed: int, share: float) -> np.ndarray:

@@ -13,6 +13,8 @@ from cxr_jax.errors import DataError
 # Where several are there, the first is taken; whoever reads them says which.
 ENTRY_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 BOX_FILE = "BBox_List_2017.csv"
+# The scheme whose test part are the films that the box table names.
+BOXED = "cxr8"
 # scheme → part → list. The release has the first; the second is the widely used
 # patient-disjoint 70/10/20 split.
 LISTS = {
@@ -31,7 +33,8 @@ class ReleasedLabels:
     Attributes:
         table: the label table.
         entries: file name → row of it.
-        parts: scheme → file name → part, for the schemes whose lists are there.
+        parts: scheme → file name → part, for the schemes whose lists are there; ``BOXED``
+            where the box table is.
     """
 
     table: pathlib.Path
@@ -75,7 +78,8 @@ def read_labels(root: pathlib.Path) -> ReleasedLabels:
             " needed there, or in labels/"
         )
     entries = tables.read_entries(table)
-    return ReleasedLabels(table=table, entries=entries, parts=_parts(root, entries))
+    parts = _parts(root, entries) | _boxed(root)
+    return ReleasedLabels(table=table, entries=entries, parts=parts)
 
 
 def first(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
@@ -105,6 +109,13 @@ def _parts(
             )
         found[scheme] = _assigned(paths, entries)
     return found
+
+
+def _boxed(root: pathlib.Path) -> dict[str, dict[str, str]]:
+    path = first(root, (BOX_FILE,))
+    if path is None:
+        return {}
+    return {BOXED: {box.image: "test" for box in tables.read_boxes(path)}}
 
 
 def _assigned(

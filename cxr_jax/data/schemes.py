@@ -8,6 +8,7 @@ import numpy as np
 from cxr_jax.data import draws, stratify
 from cxr_jax.data.records import Records
 from cxr_jax.errors import DataError
+from cxr_jax.labels import CXR8
 
 PARTS = ("train", "val", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -38,7 +39,8 @@ class Draw:
             DataError: shares that are none, or that the scheme does not take.
         """
         _check_fractions(
-            self.fractions, test_is_listed=scheme in (*TEST_FIRST, *LISTED)
+            self.fractions,
+            test_is_listed=scheme in (*TEST_FIRST, *LISTED, *HALVES),
         )
         _check_patients(self.patients, scheme)
         return dataclasses.replace(
@@ -110,6 +112,44 @@ def _released(records: Records, draw: Draw) -> np.ndarray:
 def _imagenome(records: Records, draw: Draw) -> np.ndarray:
     del draw  # Likewise.
     return _column(records, "imagenome")
+
+
+def _cxr8(records: Records, draw: Draw) -> np.ndarray:
+    del draw  # Likewise; films with a box, and no other.
+    return _column(records, "cxr8")
+
+
+def _cxr8_halves(records: Records, draw: Draw) -> np.ndarray:
+    patients = _patients(records)
+    boxed = _cxr8(records, draw) == "test"
+    return _around_halves(records, draw, np.isin(patients, patients[boxed]))
+
+
+def _cxr8_halves_image_level(records: Records, draw: Draw) -> np.ndarray:
+    return _around_halves(records, draw, _cxr8(records, draw) == "test")
+
+
+def _around_halves(records: Records, draw: Draw, kept_out: np.ndarray) -> np.ndarray:
+    """Films with boxes in two halves; others train, unless they are kept out."""
+    boxed = np.flatnonzero(_cxr8(records, draw) == "test")
+    half = draws.half(_patients(records)[boxed], draw.seed)
+    names = _unnamed(records)
+    names[boxed] = np.where(half, "val", "test")
+    names[~kept_out & _of_cxr8(records)] = "train"
+    return names
+
+
+def _of_cxr8(records: Records) -> np.ndarray:
+    """Films with one of the eight findings, or with no finding at all."""
+    if missing := [name for name in CXR8 if name not in records.classes]:
+        raise DataError(
+            f"no labels of {', '.join(missing)} (there are {', '.join(records.classes)});"
+            f" the halves of the films with boxes need {', '.join(CXR8)}: choose another"
+            " scheme"
+        )
+    eight = [records.classes.index(name) for name in CXR8]
+    labels = records.labels
+    return (labels[:, eight] == 1).any(axis=1) | (labels == 0).all(axis=1)
 
 
 def _random_patient(records: Records, draw: Draw) -> np.ndarray:
@@ -189,7 +229,8 @@ def _column(records: Records, scheme: str) -> np.ndarray:
         raise DataError(
             f"the dataset has no lists for the split {scheme!r} (it has"
             f" {', '.join(have) or 'none'}); choose one of these, or random_patient, or"
-            " put the lists (README) beside the films and build again"
+            " put the lists (README) beside the films, delete the prepared dataset and"
+            " build it again"
         )
     return records.splits[scheme].astype("U9")
 
@@ -214,13 +255,18 @@ _DIVIDE = {
     "set_apart": _set_apart,
     "set_apart_image_level": _set_apart_image_level,
     "image_level": _image_level,
+    "cxr8": _cxr8,
+    "cxr8_halves": _cxr8_halves,
+    "cxr8_halves_image_level": _cxr8_halves_image_level,
 }
 SCHEMES = tuple(_DIVIDE)
 # Patients may stand in several parts of these: whoever wants that says so by name.
-LEAKING = ("image_level", "set_apart_image_level")
+LEAKING = ("image_level", "set_apart_image_level", "cxr8_halves_image_level")
 # Of these a share of the patients may be drawn first (``data.patients``).
 SAMPLING = ("random_patient", "stratified")
-LISTED = ("patient_disjoint", "released", "imagenome")
+LISTED = ("patient_disjoint", "released", "imagenome", "cxr8")
+# Drawn by seed alone: shares do not matter.
+HALVES = ("cxr8_halves", "cxr8_halves_image_level")
 WITHOUT_TEST = ("released",)
 SET_APART = ("set_apart", "set_apart_image_level")
 TEST_FIRST = ("official", *SET_APART)

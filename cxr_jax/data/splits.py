@@ -17,6 +17,13 @@
                             training into validation
 ``image_level``             films drawn by seed: **leaks** patients from training into
                             test; kept to measure how much that flatters
+``cxr8``                    films that have a box of one of the eight classes
+                            (``labels.CXR8``), all for testing
+``cxr8_halves``             the same, halved by patient: val and test. Of the patients
+                            without a box, films with one of the eight findings, or with
+                            none of all, train methods that learn from labels of films
+``cxr8_halves_image_level`` the same, other films of the patients with boxes train too:
+                            **leaks** patients from training into val and test
 ==========================  ==========================================================
 
 What is drawn depends on names and seed alone (``data.draws``); for ``stratified`` on
@@ -34,6 +41,7 @@ from cxr_jax.data.balance import balance
 from cxr_jax.data.records import Records
 from cxr_jax.data.schemes import (
     FRACTIONS,
+    HALVES,
     LEAKING,
     LISTED,
     PARTS,
@@ -62,7 +70,7 @@ class Split:
     Attributes:
         parts: ``train``, ``val``, ``test`` → int64 record numbers, ascending.
         passport: what ``split.json`` holds: dataset, version, scheme, seed and fractions
-            (None where nothing is drawn), ``parts`` (images, patients, sha256 of the
+            (None where they play no part), ``parts`` (images, patients, sha256 of the
             newline-joined sorted ids), ``patient_overlap`` (patients in more than one
             part), ``left_out`` (films in no part). Where films are set apart, also
             ``holdout``: how many, and ``holdout_from``: among which. Of the schemes in
@@ -96,7 +104,7 @@ def split_records(
         version: version, for the passport.
         seed: of the schemes that draw.
         fractions: shares of train, val and test among patients (films for
-            ``image_level``). Schemes that have their test films already use the
+            ``image_level``); the halves take none. Schemes that have their test films already use the
             proportion of the first two; the third may be 0 there.
         holdout: films that are set apart, at least 1.
         holdout_from: a listed part to draw them from, such as
@@ -182,9 +190,10 @@ def _passport(
     records: Records, parts: dict[str, np.ndarray], scheme: str, draw: Draw
 ) -> dict[str, Any]:
     draws_any = scheme not in LISTED
+    shared = draws_any and scheme not in HALVES
     found: dict[str, Any] = {
         "seed": draw.seed if draws_any else None,
-        "fractions": list(draw.fractions) if draws_any else None,
+        "fractions": list(draw.fractions) if shared else None,
     }
     if scheme in SET_APART:
         found |= {"holdout": draw.holdout, "holdout_from": draw.holdout_from}

@@ -91,6 +91,8 @@ def precision_table(evidence: Evidence) -> str:
 def parts_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """One line per evaluated part."""
     names = list(dict.fromkeys(n for r in results.values() for n in r["metrics"]))
+    # One of each kind: those at an overlap have a section of their own.
+    names = [name for name in names if not name.partition("@")[2].startswith("0.")]
     rows = [
         [part, f"{result['n']:,}"]
         + [

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr_jax.data import labelled, splits
 from cxr_jax.data import manifest as manifests
 from cxr_jax.data import records as tables
-from cxr_jax.data import splits
 from cxr_jax.errors import DataError
 from cxr_jax.labels import NIH14
 from data_builders import build
@@ -48,6 +48,29 @@ def test_splits_come_with_the_records(release, tmp_path):
         got = splits.split_records(records, scheme, dataset="d", version="1")
         assert got.passport["patient_overlap"] == 0
         assert got.passport["parts"]["test"]["images"] == 6
+
+
+def test_films_with_boxes_are_listed_where_there_is_a_box_table(release, tmp_path):
+    folder = release.make(tmp_path / "data")
+    records = tables.read_records(folder)
+    boxed = [len(row["boxes"]["label"]) > 0 for row in release.records(folder)]
+    assert sum(boxed) == 2
+    assert records.splits["cxr8"].tolist() == ["test" if b else "" for b in boxed]
+    about = {"dataset": "d", "version": "1"}
+    got = splits.split_records(records, "cxr8_halves", **about)
+    assert sorted([*got.parts["val"], *got.parts["test"]]) == [3, 9]
+    source = labelled.read_source("chestxray14", manual_dir=str(release.root))
+    same = splits.split_records(source.records, "cxr8_halves", **about)
+    assert same.passport == got.passport
+    part = labelled.take_part(source, "cxr8_halves/test")
+    assert part.index.tolist() == got.parts["test"].tolist()
+    assert labelled.take_part(source, "cxr8/test").index.tolist() == [3, 9]
+
+    (release.root / "BBox_List_2017.csv").unlink()
+    without = tables.read_records(release.make(tmp_path / "again"))
+    assert set(without.splits) == {"official", "patient_disjoint"}
+    with pytest.raises(DataError, match="no lists for the split 'cxr8'"):
+        splits.split_records(without, "cxr8_halves", **about)
 
 
 def twelve(release):
