@@ -56,19 +56,28 @@ def drawn_box(image):
 
 
 def test_a_thousand_boxes_follow_their_drawings():
-    """Within one pixel; what light does to films is left out."""
+    """Within one pixel; what light does to films is left out.
+
+    A turned rectangle whose corner leaves the film is drawn without that corner, while
+    its box is cut at the film's edge: such a box may be larger by what the turn lifts.
+    """
     quiet = recipe(gain=(1.0, 1.0), contrast=(1.0, 1.0), blur=0.0, blur_from=0.0)
     found = jax.jit(lambda b: quiet(b, 7))(films(1000))
     images, boxes = np.asarray(found.image)[..., 0], np.asarray(found.regions.xyxy)
-    moved, shown = 0, np.asarray(found.regions.presence)[:, 0]
+    moved, whole, shown = 0, 0, np.asarray(found.regions.presence)[:, 0]
     assert shown.all()  # the crop holds four fifths of every box
     for image, box, before in zip(
         images, boxes[:, 0], films(1000).regions.xyxy[:, 0], strict=True
     ):
         drawn = drawn_box(image)
-        np.testing.assert_allclose(drawn, box, atol=1.0 / SIZE)
+        outside = (box <= 0).any() or (box >= 1).any()
+        lifted = np.tan(np.deg2rad(2.0)) * 0.4 if outside else 0.0
+        np.testing.assert_allclose(drawn, box, atol=1.0 / SIZE + lifted)
+        inward = np.concatenate([drawn[:2] - box[:2], box[2:] - drawn[2:]])
+        assert (inward > -1.0 / SIZE).all()
+        whole += not outside
         moved += np.abs(drawn - before).max() > 3 / SIZE
-    assert moved > 900
+    assert moved > 900 and whole > 200
 
 
 def test_the_crop_cuts_no_more_of_a_box_than_it_may():
@@ -110,7 +119,8 @@ def test_films_without_regions_keep_most_of_each_side():
     assert ((held[:, 2:] - held[:, :2]) >= 0.2 - 1e-5).all()
     none = dataclasses.replace(bare, boxes=None)
     again = jax.jit(lambda b: crop(b, 5))(none).image
-    np.testing.assert_array_equal(again, images)
+    # Two programs: the compiler may round them apart.
+    np.testing.assert_allclose(again, images, atol=1e-4)
 
 
 def test_width_and_height_are_stretched_apart():
