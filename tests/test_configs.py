@@ -42,7 +42,7 @@ TOGETHER = (
     "phantom,small",
 )
 # Parts of a network that is trained whole, or the same with another loss.
-LESS = ("dense_alone", "efficient_alone", "no_attention", "bce", "loc_mil")
+LESS = ("dense_alone", "efficient_alone", "no_attention", "bce", "mil")
 # What is made of a network's output changes no step.
 READ_OUT = ("classes", "mapping", "fuse_above")
 TOGETHER_FUSION = (
