@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from cxr_jax.data import augment, resample
+from cxr_jax.data import augment, geometry, resample
 from cxr_jax.data.augment import Augment
 from cxr_jax.errors import ConfigError
 from cxr_jax.types import Batch, Boxes, Regions
@@ -355,7 +355,7 @@ def test_the_matrix_is_the_product_of_its_steps():
     """Step by step in float64 and pixels, about the centre, on films that are not square."""
     width, height, count = 30, 20, 16
     drawn = augment._uniforms(3, jnp.arange(count, dtype=jnp.uint32))
-    ours = jax.vmap(lambda u: augment._matrix(GEOMETRY, u, width / height))(drawn)
+    ours = jax.vmap(lambda u: geometry.matrix_of(GEOMETRY, u, width / height))(drawn)
     u = {name: np.asarray(row, np.float64) for name, row in drawn.items()}
 
     def step(linear=((1, 0), (0, 1)), shift=(0, 0)):
