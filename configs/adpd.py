@@ -131,6 +131,7 @@ def get_config() -> config_dict.ConfigDict:
     c.task.present_above = 0.5
     c.task.found_above = 0.5
     c.task.fuse_above = 0.03
+    c.task.size = 224
     c.task.channels = 3
     c.task.mean, c.task.std = (0.505,) * 3, (0.248,) * 3
 
@@ -236,7 +237,7 @@ def phantom(c: config_dict.ConfigDict) -> None:
     c.task.head.update({"width": 64, "heads": 4, "dropout": 0.1, "drop_path": 0.0})
     c.task.channels = 1
     c.task.mean, c.task.std = (0.5,), (0.25,)
-    c.augment.size = 0
+    c.task.size = c.augment.size = 0
     c.train.batch_size = 32
     c.train.log_every = 50
     c.checkpoint.every_steps = 200

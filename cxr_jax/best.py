@@ -139,9 +139,15 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _judging(path: epath.Path) -> dict[str, Any]:
+    """The passport of the films that judged a run: what was frozen belongs to them."""
+    passport = workdir.read_json(path / workdir.SPLIT) or {}
+    return passport.get("evaluation") or passport
+
+
 def _size(path: epath.Path) -> int:
     """Side of the films that a run reads, in pixels."""
-    passport = workdir.read_json(path / workdir.SPLIT) or {}
+    passport = _judging(path)
     if "image_size" in passport:
         return int(passport["image_size"])
     # Runs from before the passport had it keep some of their films.
@@ -157,7 +163,7 @@ def _size(path: epath.Path) -> int:
 
 def _square(path: epath.Path) -> dict[str, Any]:
     """How films became squares of that size; stretched where the run does not say."""
-    passport = workdir.read_json(path / workdir.SPLIT) or {}
+    passport = _judging(path)
     how = {"fit": passport.get("fit", "stretch")}
     how["enlarge"] = passport.get("enlarge", False)
     if how["fit"] not in image.FITS or not isinstance(how["enlarge"], bool):

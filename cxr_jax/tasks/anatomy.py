@@ -55,6 +55,8 @@ class Anatomy:
         mean: one number per channel, of films in [0, 1].
         std: likewise.
         channels: what the backbone takes, 1 or 3; gray films are repeated.
+        size: side in pixels of the films that the backbone takes; others are resampled,
+            averaging where they are larger. 0 for films as they are.
         film_labels: labels of whole films: ``"regions"``, any of their regions;
             ``"labels"``, those of the dataset, whose classes are then the findings.
         sharpness: r of the pooling over regions that are there.
@@ -86,6 +88,7 @@ class Anatomy:
         channels: int,
         findings: Sequence[str] = IMAGENOME_FINDINGS,
         regions: Sequence[str] = REGIONS29,
+        size: int = 0,
         film_labels: str = "regions",
         sharpness: float = 5.0,
         present_above: float = 0.5,
@@ -98,6 +101,7 @@ class Anatomy:
         self.model, self.head = dict(model), dict(head)
         self.mean, self.std, self.channels = tuple(mean), tuple(std), channels
         self.sharpness, self.film_labels = sharpness, film_labels
+        self.size = size
         self.present_above, self.found_above = present_above, found_above
         self.fuse_above = fuse_above
         self.mapping = {name: tuple(of) for name, of in dict(mapping).items()}
@@ -142,7 +146,10 @@ class Anatomy:
         return Classifier(backbone, head)
 
     def preprocess(self, image: jax.Array) -> jax.Array:
-        """Films, normalised, as the backbone takes them."""
+        """Films of one size, normalised, as the backbone takes them."""
+        if self.size and image.shape[1:3] != (self.size, self.size):
+            shape = (len(image), self.size, self.size, image.shape[-1])
+            image = jax.image.resize(augment.as_float(image), shape, "linear")
         return augment.normalize(
             image, mean=self.mean, std=self.std, channels=self.channels
         )
