@@ -4,9 +4,12 @@ import dataclasses
 import json
 import logging
 import re
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from ml_collections import config_dict
 
@@ -22,6 +25,7 @@ from cxr_jax.step import Trainer, TrainState
 from cxr_jax.tasks.base import Task
 
 log = logging.getLogger(__name__)
+_SPREAD = 0.02
 
 
 def make_task(config: config_dict.ConfigDict, division: Division) -> Task:
@@ -99,17 +103,20 @@ def first_state(
 ) -> TrainState:
     """The state before the first step: random weights, or those of ``pretrained``.
 
-    What was taken from where is logged and written to ``WORKDIR/pretrained.json``: a
+    Parameters that ``pretrained.redraw`` names are then drawn anew; see ``redrawn``. What
+    was taken from where is logged and written to ``WORKDIR/pretrained.json``: a
     passport and a report, or those of each part under its name.
 
     Raises:
         ConfigError: an unknown public name, or no network to fetch it; a file that is
-            damaged, unsafe, or does not fit the network; a part that the network lacks.
+            damaged, unsafe, or does not fit the network; a part that the network lacks;
+            a pattern that names no parameter.
     """
     state = trainer.init()
-    files = _files(config)
+    files, patterns = _files(config), tuple(config.pretrained.redraw)
+    drawn = redrawn(state.params, patterns, seed=config.seed)
     if not files:
-        return state
+        return trainer.adopt(state, drawn, {})
     behind = _behind(config, trainer.model_def)
     written = {}
     for part, given in files.items():
@@ -122,12 +129,45 @@ def first_state(
     if jax.process_index() == 0:
         text = json.dumps(written.get("", written), indent=1)
         write_atomically(workdir / "pretrained.json", text + "\n")
-    return state
+    return trainer.adopt(state, drawn, {})
+
+
+def redrawn(
+    params: Mapping[str, jax.Array], patterns: tuple[str, ...], *, seed: int
+) -> dict[str, jax.Array]:
+    """Parameters by pattern, drawn anew: N(0, 0.02²), biases 0. Statistics are kept.
+
+    Args:
+        params: name → parameter.
+        patterns: shell-style, such as ``("backbone/*",)``; none for no parameters.
+        seed: each parameter is a function of it and of its own name.
+
+    Raises:
+        ConfigError: a pattern that names no parameter.
+
+    Reference: the released code of ADPD, whose initialiser overwrites the kernels and
+    scales of the weights that it has just loaded.
+    """
+    for pattern in patterns:
+        if not any(optim.matches(name, (pattern,)) for name in params):
+            raise ConfigError(
+                f"pretrained.redraw={pattern!r} names no parameter, such as"
+                f" {', '.join(sorted(params)[:3])}"
+            )
+
+    def draw(name: str, old: jax.Array) -> jax.Array:
+        if name.endswith("/bias"):
+            return jnp.zeros_like(old)
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+        return _SPREAD * jax.random.normal(key, old.shape, old.dtype)
+
+    return {n: draw(n, x) for n, x in params.items() if optim.matches(n, patterns)}
 
 
 def _files(config: config_dict.ConfigDict) -> dict[str, dict[str, str]]:
     """Part of the backbone → what to import into it; "" stands for the whole model."""
     whole = configs.plain(config.pretrained)
+    whole.pop("redraw")
     parts = whole.pop("parts", {})
     parts = {name: part for name, part in parts.items() if part.get("from")}
     if whole["from"] and parts:

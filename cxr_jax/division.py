@@ -26,14 +26,14 @@ class Division:
         config: as resolved.
         dataset: opened.
         split: the run's own.
-        order: of its training films.
+        order: of its training films; None where none train.
         groups: of all films, where ``data.group`` names an attribute.
     """
 
     config: config_dict.ConfigDict
     dataset: Dataset
     split: splits.Split
-    order: Order
+    order: Order | None
     groups: Categories | None = None
 
     def named(self, name: str) -> tuple[splits.Split, str]:
@@ -72,14 +72,12 @@ class Division:
             DataError: the dataset lacks a class.
         """
         records = self.dataset.records
-        missing = [name for name in classes if name not in records.classes]
-        if missing:
+        if missing := records.missing(classes):
             raise DataError(
                 f"the dataset has no class {', '.join(missing)}; it has"
                 f" {', '.join(records.classes)}"
             )
-        columns = [records.classes.index(name) for name in classes]
-        return records.labels[self.split.parts["train"]][:, columns]
+        return records.pick(classes)[self.split.parts["train"]]
 
     def label_counts(self) -> dict[str, Any]:
         """The content of ``labels.json``: how often each label of the dataset is given.
@@ -125,21 +123,33 @@ class Division:
         return Films.of(self.dataset.records, index)
 
 
-def divide(config: config_dict.ConfigDict, dataset: Dataset) -> Division:
+def divide(
+    config: config_dict.ConfigDict, dataset: Dataset, *, learn: bool = True
+) -> Division:
     """Divides a dataset, and orders what trains.
+
+    Args:
+        config: as resolved.
+        dataset: opened.
+        learn: whether films of it train; there need be none where they only judge.
 
     Raises:
         ConfigError: an oversampling that cannot be.
         DataError: a scheme that the dataset does not allow; a part of ``eval.splits``
             that is unknown, or made of films that the run is made with.
     """
-    split = split_of(config, dataset, config.data.scheme)
-    order = order_of(
-        dataset.records,
-        split.parts["train"],
-        seed=config.seed,
-        **configs.plain(config.data.oversample),
-    )
+    judged = [splits.parse_part(name) for name in config.eval.splits]
+    own = [part for scheme, part in judged if scheme in ("", config.data.scheme)]
+    required = None if learn else ("val", *own)
+    split = split_of(config, dataset, config.data.scheme, required=required)
+    order = None
+    if learn:
+        order = order_of(
+            dataset.records,
+            split.parts["train"],
+            seed=config.seed,
+            **configs.plain(config.data.oversample),
+        )
     name, groups = config.data.group, None
     if name:
         groups = read_categories(dataset.directory, dataset.records.id, name)

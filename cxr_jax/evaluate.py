@@ -34,6 +34,8 @@ OBSERVED = "observed/"
 BOXES = ("boxes/", "targets/")
 # Of a prediction, one number per film and class; the last two where dropout is sampled.
 SCORES = ("probs", "logits", "std", "information")
+# What a task may finish on the host, where it says so.
+MAPS = "maps"
 
 
 def predict_split(
@@ -263,10 +265,10 @@ def _reference(predictions: Predictions) -> str:
 
 
 def _outputs(prediction: Prediction, batch: Batch) -> dict[str, Any]:
-    """What is fetched of a batch: never pixels, never maps."""
+    """What is fetched of a batch: never pixels; maps only to be finished on the host."""
     names = ("index", "mask", "labels", "truth")
     fetched = {name: getattr(batch, name) for name in names}
-    fetched |= {name: getattr(prediction, name) for name in SCORES}
+    fetched |= {name: getattr(prediction, name) for name in (*SCORES, MAPS)}
     found = prediction.observed or {}
     fetched |= {OBSERVED + name: leaf for name, leaf in found.items()}
     for prefix, boxes in zip(BOXES, (prediction.boxes, batch.boxes), strict=True):
@@ -287,9 +289,12 @@ def _on_host(
     """Rows of all processes without the padding."""
     rows = sharding.gather(outputs)
     if finalize is not None:
-        told = {name: rows[name] for name in SCORES if name in rows}
+        told = {name: rows[name] for name in (*SCORES, MAPS) if name in rows}
         done = finalize(Prediction(**told))
         rows |= {name: np.asarray(getattr(done, name)) for name in told}
+        if done.boxes is not None:
+            rows |= {BOXES[0] + name: leaf for name, leaf in vars(done.boxes).items()}
+    rows.pop(MAPS, None)
     mask = rows.pop("mask").astype(bool)
     return {name: leaf[mask] for name, leaf in rows.items()}
 

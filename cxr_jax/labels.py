@@ -18,6 +18,9 @@ NIH14 = (
     "Hernia",
 )
 
+# A film of which all findings are known to be absent; ChestX-ray14 calls it so.
+NO_FINDING = "No Finding"
+
 # The eight classes that carry boxes in ChestX-ray14 ("CXR8"): the first eight of NIH14.
 CXR8 = NIH14[:8]
 

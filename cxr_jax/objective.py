@@ -45,6 +45,8 @@ class Term:
         weight: a number, or a function of the step.
         by_group: arguments of ``fn`` that hold one row per group of films, ``[G, C]``; a
             film is given its own group's.
+        balance: give ``fn`` weights ``w_pos`` = (N + 1)/(N₊ + 1) and ``w_neg`` =
+            (N + 1)/(N₋ + 1), counted along the first axis of each batch where known.
         quantity: which of a task's outputs it costs, where the task has several.
 
     Raises:
@@ -57,6 +59,7 @@ class Term:
     axes: tuple[str, ...] = ("batch", "classes")
     weight: Weight = 1.0
     by_group: tuple[str, ...] = ()
+    balance: bool = False
     quantity: str = ""
 
     def __post_init__(self) -> None:
@@ -141,6 +144,7 @@ class Term:
             jnp.where(known, predicted, 0.0),
             jnp.where(known, target, 0.0),
             **self._of_group(group),
+            **(_balance(target, known) if self.balance else {}),
         )
         for axis in self.axes[:0:-1]:
             count = jnp.sum(known, axis=-1)
@@ -203,6 +207,16 @@ class Objective:
         """All terms; arguments as in ``Term``."""
         given = {"mask": mask, "step": step, "group": group}
         return merge(*(term(predicted, target, **given) for term in self.terms))
+
+
+def _balance(target: jax.Array, known: jax.Array) -> dict[str, jax.Array]:
+    """Weights of either side, as rare as it is among the rows of this batch."""
+    count = jnp.sum(known, axis=0) + 1.0
+    sides = {"w_pos": target == 1, "w_neg": target == 0}
+    return {
+        name: count / (jnp.sum(known & side, axis=0) + 1.0)
+        for name, side in sides.items()
+    }
 
 
 def merge(*losses: Loss) -> Loss:

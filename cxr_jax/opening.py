@@ -67,7 +67,7 @@ def _open(
     config: config_dict.ConfigDict, task: Task, *, data_dir: str, learn: bool
 ) -> Films:
     dataset = pipeline.open_dataset(config.data.dataset, data_dir=data_dir)
-    division = divide(config, dataset)
+    division = divide(config, dataset, learn=learn)
     reads = getattr(task, "reads", ())
     labelled = tuple(getattr(task, "labelled", task.classes))
     fields = pipeline.Fields(

@@ -190,8 +190,15 @@ class Predictor:
         read = self._forward(self._arrays, batch, key, samples=samples)
         wanted = {"logits": read.logits, "raw": read.probs, "boxes": read.boxes}
         wanted |= {"std": read.std, "information": read.information}
-        wanted["maps"] = read.maps if maps else None
+        unfinished = "maps" in getattr(self._task, "finishes", ())
+        wanted["maps"] = read.maps if maps or unfinished else None
         found = jax.device_get(wanted)
+        if unfinished:
+            said = Prediction(
+                logits=found["logits"], probs=found["raw"], maps=found["maps"]
+            )
+            found["boxes"] = self._task.finalize(said).boxes
+            found["maps"] = found["maps"] if maps else None
         for row, film in enumerate(reduced):
             one = jax.tree.map(lambda x, row=row: x[row], found)
             yield self._finding(film, one, *limits)

@@ -42,6 +42,7 @@ class Reader:
         stopper: asked after every batch.
         evaluators: observe each batch on the device.
         costs: whether a loss is taken; it is NaN otherwise.
+        batch_size: of training: what a term sums over films is told of so many.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Reader:
         *,
         evaluators: Sequence[Evaluator] = (),
         costs: bool = True,
+        batch_size: int = 1,
     ):
-        self._costs = costs
+        self._costs, self._batch_size = costs, batch_size
         self._task, self._model_def, self._stopper = task, model_def, stopper
         self._evaluators = tuple(evaluators)
         self._compiled: Callable[..., tuple[Prediction, Loss]] | None = None
@@ -97,8 +99,10 @@ class Reader:
             finalize=self._task.finalize,
             on_batch=self._poll,
         )
-        total = _total(jax.device_get(losses)) if self._costs else float("nan")
-        return table, total
+        if not self._costs:
+            return table, float("nan")
+        share = self._batch_size / len(part.index)
+        return table, _total(jax.device_get(losses), share=share)
 
     def with_maps(self, params: Arrays, rest: Arrays) -> Callable[[Batch], Prediction]:
         """Predictions with maps, on one device of this process alone."""
@@ -130,7 +134,9 @@ class Reader:
         prediction = self._task.predict(model, batch)
         observed = observe(self._evaluators, prediction, batch)
         # Maps stay on the device that made them: the compiler drops what is not asked.
-        prediction = dataclasses.replace(prediction, maps=None, observed=observed)
+        wanted = "maps" in getattr(self._task, "finishes", ())
+        maps = prediction.maps if wanted else None
+        prediction = dataclasses.replace(prediction, maps=maps, observed=observed)
         if not self._costs:
             return prediction, None
         return prediction, self._task.loss(model, batch, key=None, step=0)
@@ -141,14 +147,24 @@ class Reader:
             raise Stopped
 
 
-def _total(losses: list[Loss]) -> float:
-    """The loss over all films: sums first, one division at the end."""
+def _total(losses: list[Loss], *, share: float) -> float:
+    """The loss over all films: sums first, one division at the end.
+
+    Args:
+        losses: of batches.
+        share: of a training batch among these films. A term without a denominator grows
+            with the films: it is told of as many as a training step sees.
+    """
 
     def add(*values: Any) -> float:
         return float(np.sum(np.asarray(values, np.float64)))
 
     numerators = jax.tree.map(add, *(loss.numerators for loss in losses))
     denominators = jax.tree.map(add, *(loss.denominators for loss in losses))
+    numerators = {
+        name: value if denominators[name] else value * share
+        for name, value in numerators.items()
+    }
     loss = Loss(
         numerators=numerators, denominators=denominators, weights=losses[0].weights
     )

@@ -136,6 +136,7 @@ class Run:
             self.stopper,
             evaluators=evaluators,
             costs=self.costed,
+            batch_size=self.config.train.batch_size,
         )
 
     def evaluators(self, *, resamples: int) -> tuple[Evaluator, ...]:

@@ -214,3 +214,42 @@ def test_parts_that_do_not_fit_are_the_users_input(fused, started, tmp_path):
     ):
         assembly.first_state(config, trainer, tmp_path)
     assert not (tmp_path / "pretrained.json").exists()
+
+
+def test_redrawn_parameters_forget_what_was_loaded_and_statistics_stay(
+    started, tmp_path
+):
+    config, trainer, other, file = started
+    config.pretrained["from"], config.pretrained.head = str(file), "keep"
+    with config.unlocked():
+        config.pretrained.redraw = ("backbone/*",)
+    state = assembly.first_state(config, trainer, tmp_path)
+    drawn = {n: np.asarray(x) for n, x in state.params.items() if n.startswith("back")}
+    assert drawn and len(drawn) < len(state.params)
+    for name, array in state.params.items():
+        if name not in drawn:
+            np.testing.assert_array_equal(array, other.params[name], err_msg=name)
+    for name, array in state.rest.items():
+        np.testing.assert_array_equal(array, other.rest[name], err_msg=name)
+    biases = [x.ravel() for n, x in drawn.items() if n.endswith("/bias")]
+    others = [x.ravel() for n, x in drawn.items() if not n.endswith("/bias")]
+    assert biases and not np.concatenate(biases).any()
+    values = np.concatenate(others).astype(float)
+    # A mean of n draws of deviation σ has σ/√n, their deviation σ/√(2n).
+    off = 0.02 / np.sqrt(len(values))
+    assert abs(values.mean()) < 5 * off and abs(values.std() - 0.02) < 5 * off
+    assert len(np.unique(values)) > 0.99 * len(values)  # nothing is drawn twice
+
+
+def test_parameters_are_redrawn_by_seed_and_name(started):
+    _, _, other, _ = started
+    first, again, second = (
+        assembly.redrawn(other.params, ("*kernel",), seed=s) for s in (0, 0, 1)
+    )
+    few = assembly.redrawn(other.params, ("head/*",), seed=0)
+    name = next(iter(n for n in few if n.endswith("kernel")))
+    np.testing.assert_array_equal(first[name], again[name])
+    np.testing.assert_array_equal(first[name], few[name])
+    assert not np.array_equal(first[name], second[name])
+    with pytest.raises(ConfigError, match="names no parameter"):
+        assembly.redrawn(other.params, ("spine/*",), seed=0)

@@ -16,7 +16,7 @@ LEVELS = {
     -1: "errors",
     0: "boxes config labels preemption progress sharding types",
     1: "data.* models.* metrics.* losses logbook predictions workdir",
-    2: "box_samples division explain frequencies hooks intake objective passes plots samples score_flags scoring sheet studies",
+    2: "box_samples division explain frequencies heat_boxes hooks intake objective passes plots samples score_flags scoring sheet studies",
     3: "evaluators.* finding tasks.base",
     4: "checkpoint optim sampled tasks.* tta",
     5: "evaluate outline step",

@@ -198,3 +198,31 @@ def test_a_wrong_term_says_what_is_allowed(change, words):
 def test_two_terms_of_one_name_are_refused():
     with pytest.raises(ConfigError, match="names of their own"):
         Objective((term(CHEXNET), term(CHEXNET)))
+
+
+def test_rare_sides_weigh_as_much_as_they_are_rare_in_the_batch():
+    logits, labels, mask = case(3, rows=16)
+    balanced = Term(
+        name="bce",
+        fn=losses.weighted_bce,
+        balance=True,
+        reduce={"batch": "mean", "classes": "mean"},
+    )
+    found = objective.total(balanced(logits, labels, mask=mask))
+    rows = []
+    for c in range(labels.shape[1]):
+        known = [y for y, real in zip(labels[:, c], mask, strict=True) if real]
+        known = [y for y in known if not np.isnan(y)]
+        n, positives = len(known), known.count(1.0)
+        weight = {1.0: (n + 1) / (positives + 1), 0.0: (n + 1) / (n - positives + 1)}
+        for row, (z, y, real) in enumerate(
+            zip(np.float64(logits[:, c]), labels[:, c], mask, strict=True)
+        ):
+            if real and not np.isnan(y):
+                loss = weight[float(y)] * (np.logaddexp(0, z) - float(y) * z)
+                rows.append((row, loss))
+    means = [
+        np.mean([loss for number, loss in rows if number == row])
+        for row in {number for number, _ in rows}
+    ]
+    np.testing.assert_allclose(found, np.mean(means), rtol=1e-5)

@@ -6,12 +6,13 @@ Row k describes record number k, which is ``Batch.index``.
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
 
 from cxr_jax.errors import DataError
+from cxr_jax.labels import NO_FINDING
 
 NAME = "records.csv"
 SPLIT_PREFIX = "split_"
@@ -50,6 +51,29 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.id)
+
+    def missing(self, classes: Sequence[str]) -> list[str]:
+        """Those that ``pick`` cannot give."""
+        return [name for name in classes if name not in (*self.classes, NO_FINDING)]
+
+    def pick(
+        self, classes: Sequence[str], table: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Columns by name, ``[n, C']``.
+
+        Args:
+            classes: none of them ``missing``. ``labels.NO_FINDING``, where no column is
+                called so, is 1 where all labels are 0, 0 where one is 1, else NaN.
+            table: ``[n, C]``, such as true labels; the table's own where None.
+        """
+        table = self.labels if table is None else table
+        column = {name: table[:, k] for k, name in enumerate(self.classes)}
+        if NO_FINDING not in column:
+            # A sum of zeros is 0; with an unknown label among them it is NaN.
+            some = (table == 1).any(axis=1)
+            column[NO_FINDING] = np.where(some, 0.0, 1 + table.sum(axis=1))
+        picked = [column[name] for name in classes]
+        return np.stack(picked, axis=1).astype(np.float32) if picked else table[:, :0]
 
 
 def read_records(directory: epath.PathLike) -> Records:

@@ -115,16 +115,17 @@ class Reader:
         self.dataset, self.fields = dataset, fields
         known = dataset.records.classes
         self.classes = tuple(known if fields.classes is None else fields.classes)
-        if missing := [name for name in self.classes if name not in known]:
+        if missing := dataset.records.missing(self.classes):
             raise DataError(
                 f"{dataset.manifest.name} has no class {', '.join(missing)};"
                 f" it has {', '.join(known)}"
             )
-        self._columns = np.array([known.index(name) for name in self.classes], int)
-        self._labels = dataset.records.labels[:, self._columns]
+        self._labels = dataset.records.pick(self.classes)
         # Class of the dataset → class of the task, -1 where the task has no such class.
         self._class_map = np.full(len(known), -1, np.int32)
-        self._class_map[self._columns] = np.arange(len(self._columns))
+        for place, name in enumerate(self.classes):
+            if name in known:
+                self._class_map[known.index(name)] = place
         wanted = {
             "image": True,
             "boxes": fields.max_boxes is not None,
@@ -154,7 +155,7 @@ class Reader:
         }
         if self.fields.truth:
             truth = np.stack([example["truth"] for example in examples])
-            fields["truth"] = truth[:, self._columns]
+            fields["truth"] = self.dataset.records.pick(self.classes, truth)
         if self.fields.max_boxes is not None:
             fields["boxes"] = self._boxes(index, examples)
         if self.fields.regions:

@@ -18,9 +18,8 @@ import numpy as np
 from etils import epath
 
 from cxr_jax.errors import DataError
-from cxr_jax.labels import CXR8, NIH14
+from cxr_jax.labels import CXR8, NIH14, NO_FINDING
 
-NO_FINDING = "No Finding"
 AGE_MAX = 100
 # The frame of the released films and of their boxes, in pixels.
 NIH_FRAME = 1024

@@ -58,6 +58,11 @@ class PoolThenClassify(nnx.Module):
         """``[F, C]``: the weight of each feature in each class, as CAM needs it."""
         return self.linear.kernel[...]
 
+    @property
+    def bias(self) -> jax.Array:
+        """``[C]``: what each class is given wherever it is looked for."""
+        return self.linear.bias[...]
+
     def __call__(
         self, features: jax.Array, *, key: jax.Array | None = None
     ) -> jax.Array:

@@ -1,44 +1,60 @@
 """Films with what was boxed and what should have been: solid predicted, dashed reference."""
 
 import io
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from cxr_jax.box_samples import BoxSamples
+from cxr_jax.data.box_files import BoxTable
 from cxr_jax.pages import html
 from cxr_jax.pages.tables import words
 from cxr_jax.predictions import RESEARCH_USE
 
 PREDICTED, REFERENCE = "#ff9f40", "#4fd1c5"
-SIDE, STRIP, DASH = 260, 15, 5
+SIDE, STRIP, GAP, DASH = 260, 15, 6, 5
 
 
-def gallery(samples: BoxSamples) -> str:
-    """Three films a class: found best, found as usual, and missed or falsely seen."""
+def gallery(
+    samples: BoxSamples, *, name: str = "", beside: Mapping[str, BoxTable] | None = None
+) -> str:
+    """Three films a class: found best, found as usual, and missed or falsely seen.
+
+    Args:
+        samples: of a run.
+        name: of the run, where others stand beside it.
+        beside: name → all boxes that another run found on the same part.
+    """
+    others = f" The films are those of {name}." if beside else ""
     parts = [
         html.paragraph(
             "Solid: predicted, with the best score of the class. Dashed: reference. Chosen"
             " by rule: the found box of median overlap, the one of least overlap among"
-            " boxed films, and the loudest box on a film without one."
+            f" boxed films, and the loudest box on a film without one.{others}"
         )
     ]
-    for name in dict.fromkeys(samples.classes.tolist()):
-        rows = np.flatnonzero(samples.classes == name)
-        films = "".join(_film(samples, row) for row in rows)
-        parts.append(html.heading(words(name), level=4))
+    for shown in dict.fromkeys(samples.classes.tolist()):
+        rows = np.flatnonzero(samples.classes == shown)
+        films = "".join(_film(samples, row, name, beside or {}) for row in rows)
+        parts.append(html.heading(words(shown), level=4))
         parts.append(f'<div class="films">{films}</div>')
     return "\n".join(parts)
 
 
-def _film(samples: BoxSamples, row: int) -> str:
+def _film(
+    samples: BoxSamples, row: int, run: str, beside: Mapping[str, BoxTable]
+) -> str:
     name, kind = str(samples.ids[row]), str(samples.kinds[row])
     score, overlap = samples.scores[row], samples.overlaps[row]
     said = "no box" if np.isnan(score) else f"score {score:.3f}"
     if np.isfinite(overlap):
         said += f", IoU {overlap:.2f}"
-    image = draw(samples.films[row], samples.predicted[row], samples.reference[row])
+    panels = {run if beside else "": samples.predicted[row]}
+    shown = str(samples.classes[row])
+    panels |= {title: _of(table, name, shown) for title, table in beside.items()}
+    image = draw(samples.films[row], panels, samples.reference[row])
     return html.figure(
         image,
         f"{kind}: {name}; {said}",
@@ -48,23 +64,35 @@ def _film(samples: BoxSamples, row: int) -> str:
     )
 
 
-def draw(film: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> bytes:
-    """A film with boxes, as PNG.
+def _of(table: BoxTable, film: str, shown: str) -> np.ndarray:
+    """Boxes ``[N, 4]`` of one class on one film."""
+    return table.xyxy[(table.id == film) & (table.name == shown)]
+
+
+def draw(
+    film: np.ndarray, predicted: Mapping[str, np.ndarray], reference: np.ndarray
+) -> bytes:
+    """A film with boxes, as PNG; side by side where several found some.
 
     Args:
         film: uint8 ``[H, W]``.
-        predicted: float ``[N, 4]``, xyxy in [0, 1]; NaN rows are none.
-        reference: likewise.
+        predicted: title → float ``[N, 4]``, xyxy in [0, 1]; NaN rows are none. A title
+            may be empty where there is one.
+        reference: ``[N, 4]``, likewise.
     """
     gray = Image.fromarray(film).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    page = Image.new("RGB", (SIDE, SIDE + STRIP), "white")
-    page.paste(gray.convert("RGB"), (0, 0))
-    pen = ImageDraw.Draw(page)
-    for boxes, color, dash in ((reference, REFERENCE, DASH), (predicted, PREDICTED, 0)):
-        for box in boxes[np.isfinite(boxes).all(axis=1)]:
-            _outline(pen, [float(v) * (SIDE - 1) for v in box], color, dash)
-    font = ImageFont.load_default(size=10)
-    at = (SIDE / 2, SIDE + 2)
+    width, top = len(predicted) * (SIDE + GAP) - GAP, STRIP * any(predicted)
+    page = Image.new("RGB", (width, top + SIDE + STRIP), "white")
+    font, pen = ImageFont.load_default(size=10), ImageDraw.Draw(page)
+    for place, (title, found) in enumerate(predicted.items()):
+        left = place * (SIDE + GAP)
+        page.paste(gray.convert("RGB"), (left, top))
+        for boxes, color, dash in ((reference, REFERENCE, DASH), (found, PREDICTED, 0)):
+            for box in boxes[np.isfinite(boxes).all(axis=1)] * (SIDE - 1):
+                corners = (box + [left, top, left, top]).tolist()
+                _outline(pen, corners, color, dash)
+        pen.text((left + SIDE / 2, 1), title, fill="#3e4c59", font=font, anchor="ma")
+    at = (width / 2, top + SIDE + 2)
     pen.text(at, RESEARCH_USE, fill="#7b8794", font=font, anchor="ma")
     about = PngInfo()
     about.add_text("Description", RESEARCH_USE)

@@ -37,7 +37,14 @@ def section(evidence: Evidence, *others: Evidence) -> str:
         _shared(block),
     ]
     if evidence.boxes is not None:
-        parts += [html.heading("Films", level=3), box_gallery.gallery(evidence.boxes)]
+        beside = {
+            run.name: run.found
+            for run in others
+            if run.found is not None
+            and run.main["split_sha256"] == evidence.main["split_sha256"]
+        }
+        shown = box_gallery.gallery(evidence.boxes, name=evidence.name, beside=beside)
+        parts += [html.heading("Films", level=3), shown]
     return html.section("Boxes of findings", *filter(None, parts))
 
 

@@ -9,6 +9,8 @@ from etils import epath
 
 from cxr_jax import box_samples, logbook, passes, sheet
 from cxr_jax.box_samples import BoxSamples
+from cxr_jax.data import box_files
+from cxr_jax.data.box_files import BoxTable
 from cxr_jax.errors import DataError
 from cxr_jax.passes import Passes
 from cxr_jax.samples import Samples, read_samples
@@ -35,6 +37,7 @@ class Evidence:
         labels: how often each is given, as ``Division.label_counts``; likewise.
         sheet: training films, or None.
         boxes: films of the headline's part with boxes, or None.
+        found: all boxes that were found on that part, or None.
     """
 
     config: Mapping[str, Any]
@@ -49,6 +52,7 @@ class Evidence:
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sheet: Sheet | None = None
     boxes: BoxSamples | None = None
+    found: BoxTable | None = None
 
     @property
     def main(self) -> Mapping[str, Any]:
@@ -118,8 +122,9 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         )
     order = [n for n in HEADLINE_PARTS if n in found]
     order += [n for n in found if n not in order]
+    config = _read_json(workdir / "config.json")
     return Evidence(
-        config=_read_json(workdir / "config.json"),
+        config=config,
         passport=_read_json(workdir / "split.json"),
         lines=logbook.read(workdir),
         results={name: found[name] for name in order},
@@ -127,11 +132,23 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         samples=read_samples(folder / order[0]),
         passes=passes.read(folder / order[0]),
         boxes=box_samples.read(folder / order[0]),
+        found=_read_boxes(folder / order[0] / "boxes.csv", found[order[0]], config),
         name=workdir.name,
         model=_read_json(workdir / "model.json"),
         labels=_read_json(workdir / "labels.json"),
         sheet=sheet.read(workdir),
     )
+
+
+def _read_boxes(
+    path: epath.Path, result: Mapping[str, Any], config: Mapping[str, Any]
+) -> BoxTable | None:
+    """All boxes of a part; None where none were judged."""
+    judged = result.get("detection")
+    if not judged or not path.exists():
+        return None
+    classes = (config.get("task") or {}).get("classes") or judged["boxed"]
+    return box_files.read_boxes(path, classes=classes)
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:

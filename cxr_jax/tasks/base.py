@@ -18,9 +18,12 @@ class Task(Protocol):
 
     Attributes:
         classes: names of the classes, in the order of the last axis.
+        finishes: fields of a prediction, beyond scores, that ``finalize`` reads: they
+            are fetched for it. None of them where the task does not say.
     """
 
     classes: tuple[str, ...]
+    finishes: tuple[str, ...] = ()
 
     def create(self, key: jax.Array) -> nnx.Module:
         """A model with fresh weights.
@@ -86,6 +89,11 @@ class Wrapper:
     def maps(self) -> Any:
         """The task's: what maps its predictions carry."""
         return getattr(self.task, "maps", False)
+
+    @property
+    def finishes(self) -> tuple[str, ...]:
+        """The task's."""
+        return getattr(self.task, "finishes", ())
 
     def create(self, key: jax.Array) -> nnx.Module:
         """The task's model."""

@@ -2,12 +2,15 @@
 
 import dataclasses
 import io
+import pathlib
+import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cxr_jax import box_samples
+from cxr_jax.data import box_files
 from cxr_jax.evaluators.base import plain
 from cxr_jax.evaluators.detection import Detection
 from cxr_jax.pages import box_gallery, detection
@@ -126,10 +129,47 @@ def test_samples_are_read_as_written(tmp_path):
 def test_predicted_boxes_are_solid_and_reference_boxes_dashed(solid):
     box, none = np.array([[0.25, 0.25, 0.75, 0.75]]), np.full((1, 4), np.nan)
     film = np.zeros((32, 32), np.uint8)
-    pair = (box, none) if solid else (none, box)
-    image = Image.open(io.BytesIO(box_gallery.draw(film, *pair)))
+    found, true = (box, none) if solid else (none, box)
+    image = Image.open(io.BytesIO(box_gallery.draw(film, {"": found}, true)))
     assert image.text["Description"].startswith("Research use only")
     side = box_gallery.SIDE
     row = np.asarray(image)[round(0.25 * (side - 1)), :side].any(axis=1)
     inside = row[round(0.3 * side) : round(0.7 * side)]
     assert inside.all() == solid and inside.any()
+
+
+def test_boxes_of_two_runs_are_drawn_on_the_same_film():
+    boxes = {
+        "A": np.array([[0.1, 0.1, 0.4, 0.4]]),
+        "B": np.array([[0.6, 0.6, 0.9, 0.9]]),
+    }
+    none, film = np.zeros((0, 4)), np.zeros((32, 32), np.uint8)
+    page = np.asarray(Image.open(io.BytesIO(box_gallery.draw(film, boxes, none))), int)
+    side, top = box_gallery.SIDE, box_gallery.STRIP
+    for place, (x1, y1, x2, y2) in enumerate(box[0] for box in boxes.values()):
+        left = place * (side + box_gallery.GAP)
+        own = page[top : top + side, left : left + side].any(axis=2)
+        ys, xs = np.nonzero(own)
+        found = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / side
+        np.testing.assert_allclose(found, [x1, y1, x2, y2], atol=2 / side)
+
+
+def test_only_runs_on_the_same_films_are_drawn_beside():
+    films = table()
+    inside = dataclasses.replace(films.boxes, xyxy=films.boxes.xyxy.clip(0, 1))
+    text = box_files.format_boxes(films.ids, CLASSES, inside)
+    first = _judged(evidence(films, name="A"), "same", text)
+    for digest, count in (("same", 1), ("other", 0)):
+        second = _judged(evidence(table(seed=2), name="B"), digest, text)
+        page = detection.section(first, second)
+        assert page.count("The films are those of A.") == count
+
+
+def _judged(run, digest, text):
+    """A run on films of that digest, whose boxes are those of a file."""
+    result = run.main | {"split_sha256": digest}
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "boxes.csv"
+        path.write_text(text)
+        found = box_files.read_boxes(path, classes=CLASSES)
+    return dataclasses.replace(run, results={"test": result}, found=found)
