@@ -1,5 +1,6 @@
 """How well boxes find the boxed findings, beside rows that look at no film."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,7 @@ def _methods(evidence: Evidence, *others: Evidence) -> str:
         means = {k: run.main["metrics"][k]["mean"] for k in COLUMNS}
         name = run.name if others else "This run"
         rows.append([name, *(_percent(means[k], k) for k in COLUMNS)])
+    rows += _repeated((evidence, *others))
     block = evidence.main["detection"]
     for name, found in (*block["rows"].items(),):
         rows.append([name.capitalize(), *(_plain(found[k], k) for k in COLUMNS)])
@@ -88,6 +90,43 @@ def _methods(evidence: Evidence, *others: Evidence) -> str:
     shown = html.table(["", *COLUMNS.values()], rows, caption=caption)
     published = (evidence.config.get("report") or {}).get("published_boxes") or ()
     return shown + _published(published)
+
+
+def _repeated(runs: Sequence[Evidence]) -> list[list[str]]:
+    """Mean and standard deviation of runs that differ in their seeds alone."""
+    groups: dict[str, list[Evidence]] = {}
+    for run in runs:
+        if run.main.get("detection"):
+            groups.setdefault(_but_seeds(run.config), []).append(run)
+    rows = []
+    for same in groups.values():
+        if len(same) < 2:
+            continue
+        values = {
+            k: np.array(
+                [run.main["metrics"][k]["mean"]["value"] for run in same], float
+            )
+            for k in COLUMNS
+        }
+        told = [_mean_and_sd(v, k) for k, v in values.items()]
+        name = same[0].network or same[0].name
+        rows.append([f"{name}: mean ± sd of {len(same)} runs", *told])
+    return rows
+
+
+def _but_seeds(config: Mapping[str, Any]) -> str:
+    """A config as text, without the seeds of training and of the division."""
+    data = {k: v for k, v in (config.get("data") or {}).items() if k != "split_seed"}
+    rest = {k: v for k, v in config.items() if k not in ("seed", "data")}
+    return json.dumps([data, rest], sort_keys=True)
+
+
+def _mean_and_sd(values: np.ndarray, name: str) -> str:
+    if not np.isfinite(values).all():
+        return tables.number(None)
+    times, digits = (1, 3) if _is_accuracy(name) else (100, 1)
+    mean, sd = times * values.mean(), times * values.std(ddof=1)
+    return f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def _published(rows: Sequence[Mapping[str, Any]]) -> str:

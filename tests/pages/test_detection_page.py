@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pathlib
+import statistics
 import tempfile
 
 import numpy as np
@@ -93,6 +94,23 @@ def test_runs_stand_side_by_side():
     assert "<td>A</td>" in page and "<td>B</td>" in page
     bare = dataclasses.replace(first, results={"test": {"n": 1, "dataset": "x"}})
     assert detection.section(bare) == ""
+
+
+def test_runs_that_differ_in_seeds_alone_are_averaged():
+    runs = []
+    for seed in range(3):
+        run = evidence(table(seed=seed), name=f"half {seed}")
+        config = run.config | {
+            "data": {"dataset": "d", "split_seed": seed},
+            "seed": seed,
+        }
+        runs.append(dataclasses.replace(run, config=config))
+    page = detection.section(*runs)
+    found = [100 * run.main["metrics"]["map"]["mean"]["value"] for run in runs]
+    mean, sd = statistics.mean(found), statistics.stdev(found)
+    assert f"mean ± sd of 3 runs</td><td>{mean:.1f} ± {sd:.1f}" in page
+    other = dataclasses.replace(runs[1], config=runs[1].config | {"task": {"size": 1}})
+    assert "mean ± sd" not in detection.section(runs[0], other)
 
 
 def test_films_are_chosen_by_a_rule_that_shows_failures():
