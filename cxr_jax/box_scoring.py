@@ -163,12 +163,12 @@ def remarks(passport: Mapping[str, Any]) -> list[str]:
     """What was read and left out, in words, for the notes of a result."""
     films = passport["films"] + passport["films_without"]
     about = passport["references"]
-    found = []
-    found.append(
+    first = (
         f"{passport['films']:,} of {films:,} films have a predicted box,"
         f" {passport['films_without']:,} have none; {about['films']:,} have a reference"
-        f" box ({about['boxes']:,} boxes)."
+        f" box ({about['boxes']:,} boxes, {epath.Path(about['file']).name})."
     )
+    found = [first]
     if passport["extra"]:
         found.append(
             f"{passport['extra']:,} films with predicted boxes are not of the part; left"
