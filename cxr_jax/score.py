@@ -283,6 +283,7 @@ def _shown(flags: argparse.Namespace) -> dict[str, Any]:
         about["mean_classes"] = found["eval"]["mean_classes"]
         about |= {"readers": _said_of(Readers, found)}
         about |= {"detection": _said_of(Detection, found)}
+        about["detection"].pop("boxed", None)  # --classes says which.
     if flags.keep_above is not None:
         about["detection"] |= {"keep_above": flags.keep_above}
     seed, made_with = flags.split_seed, flags.trained_on

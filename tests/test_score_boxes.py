@@ -135,6 +135,33 @@ def test_boxes_count_above_a_score(five):
     assert five.result()["detection"]["keep_above"] == 0.85
 
 
+CONFIG = """
+from configs import common
+def get_config():
+    c = common.base()
+    name = "cxr_jax.evaluators.detection.Detection"
+    c.eval.evaluators += ({"name": name, "keep_above": 0.85, "boxed": ("Nodule",)},)
+    c.report.published_boxes = (
+        {"name": "Theirs", "source": "a paper", "split": "films", "values": {"map": 9.1}},
+    )
+    return c
+VARIANTS = {}
+"""
+
+
+def test_a_config_says_how_boxes_are_judged_and_what_was_published(five, page):
+    (five.root / "configs").mkdir()
+    (five.root / "configs" / "mine.py").write_text(CONFIG)
+    config = f"--config={five.root / 'configs' / 'mine.py'}"
+    assert five.run(config) == 0
+    block = five.result()["detection"]
+    assert (block["keep_above"], block["boxed"]) == (0.85, ["Mass", "Nodule"])
+    ours, theirs = page().split("As printed, not measured here")
+    assert "9.10" in theirs and "9.10" not in ours
+    assert five.run(config, "--keep_above=0.1") == 0
+    assert five.result()["detection"]["keep_above"] == 0.1
+
+
 def iou(a, b):
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
