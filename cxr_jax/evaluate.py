@@ -146,7 +146,7 @@ def evaluate_table(
         ConfigError: ``mean_classes`` names a class that is not there.
     """
     for labels in (predictions.labels, predictions.truth):
-        if labels is not None:
+        if predictions.probs is not None and labels is not None:
             ranking.check_table(predictions.probs, labels, ids=predictions.ids)
     chosen = evaluators or (
         Classification(
@@ -201,7 +201,9 @@ def environment() -> dict[str, Any]:
 
 def roc_curves(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
     """ROC points per class against the labels; classes without both are left out."""
-    curves = {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    if predictions.probs is None:
+        return curves
     units = np.arange(len(predictions))
     counts = ranking.count_labels(predictions.labels, units)
     for c, name in enumerate(predictions.classes):
@@ -227,9 +229,9 @@ def write_evaluation(
 
     Args:
         directory: ``WORKDIR/evaluation/SPLIT``, made if needed.
-        predictions: → ``predictions.csv``, ``predictions.txt`` (what they are) and
-            ``curves.json`` (ROC points), ``uncertainty.csv`` where it has a spread, and
-            ``boxes.csv`` where it has boxes.
+        predictions: → ``predictions.txt`` (what they are) and ``curves.json`` (ROC
+            points), ``predictions.csv`` where it has probabilities, ``uncertainty.csv``
+            where it has a spread, and ``boxes.csv`` where it has boxes.
         result: from ``evaluate_table``.
         drawn: the table that the curves are of, where it is another one, as of studies.
     """
@@ -237,8 +239,10 @@ def write_evaluation(
     directory.mkdir(parents=True, exist_ok=True)
     points = roc_curves(predictions if drawn is None else drawn)
     curves = json.dumps({"roc": points}, allow_nan=False)
-    notes = [*result["notes"], "Probabilities as the model gives them, uncalibrated."]
-    write_atomically(directory / "predictions.csv", format_predictions(predictions))
+    notes = list(result["notes"])
+    if predictions.probs is not None:
+        notes.append("Probabilities as the model gives them, uncalibrated.")
+        write_atomically(directory / "predictions.csv", format_predictions(predictions))
     spread = directory / "uncertainty.csv"
     if predictions.std is None:
         spread.unlink(missing_ok=True)  # of an evaluation that sampled dropout

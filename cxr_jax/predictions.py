@@ -41,7 +41,7 @@ class Predictions:
         patients: str ``[N]``, empty where unknown.
         studies: str ``[N]``, empty where unknown.
         index: int ``[N]``, record numbers; -1 where the films are no records.
-        probs: float32 ``[N, C]``.
+        probs: float32 ``[N, C]``, or None where only boxes were predicted.
         labels: float32 ``[N, C]`` in {0, 1}, NaN where unknown.
         truth: float32 ``[N, C]``, the true state where it is known (phantoms), or None.
         logits: float32 ``[N, C]`` or None.
@@ -65,7 +65,7 @@ class Predictions:
     patients: np.ndarray
     studies: np.ndarray
     index: np.ndarray
-    probs: np.ndarray
+    probs: np.ndarray | None
     labels: np.ndarray
     truth: np.ndarray | None = None
     logits: np.ndarray | None = None

@@ -47,6 +47,18 @@ LIMITS = (
     " score is a score below others, not a normal film. Scores are as the model gives"
     " them; what they mean as probabilities is a section of its own, below."
 )
+BOX_LIMITS = (
+    "A box says where a program places a finding, not how far it reaches. A film without"
+    " a box is not a normal film."
+)
+# Figures of the first lines → their words, what they are taken against, and a factor.
+CARDS = {
+    "auroc@truth": ("Mean AUROC", "the true state", 1),
+    "auroc": ("Mean AUROC", "the labels", 1),
+    "average_precision@truth": ("Mean AP", "the true state", 1),
+    "average_precision": ("Mean AP", "the labels", 1),
+    "map": ("Mean AP of boxes ×100", "reference boxes", 100),
+}
 
 
 def write_report(
@@ -150,9 +162,11 @@ def render(evidence: Evidence, *others: Evidence) -> str:
 def _header(evidence: Evidence) -> str:
     result, scheme = evidence.main, evidence.passport.get("scheme", "unknown")
     metrics = result["metrics"]
-    suffix = "@truth" if "auroc@truth" in metrics else ""
-    names = dict.fromkeys((f"auroc{suffix}", "auroc", f"average_precision{suffix}"))
-    cards = "".join(_card(name, metrics[name]) for name in names)
+    names = [name for name in CARDS if name in metrics]
+    if "average_precision@truth" in names:
+        names.remove("average_precision")
+    cards = "".join(_card(name, metrics[name]["mean"]) for name in names)
+    limits = LIMITS if "auroc" in metrics else BOX_LIMITS
     return "\n".join(
         [
             "<header>",
@@ -164,34 +178,40 @@ def _header(evidence: Evidence) -> str:
             "</header>",
             html.paragraph(RESEARCH_USE, kind="banner"),
             f'<div class="cards">{cards}</div>',
-            html.paragraph(_mean_words(metrics[f"auroc{suffix}"]["mean"])),
+            *(html.paragraph(_mean_words(metrics[name]["mean"])) for name in names[:1]),
             *(html.paragraph(n) for n in result["notes"] if n != RESEARCH_USE),
-            html.paragraph(f"{evidence.limits} {LIMITS}".strip(), kind="note"),
+            html.paragraph(f"{evidence.limits} {limits}".strip(), kind="note"),
         ]
     )
 
 
 def _made_by(result: Mapping[str, Any]) -> str:
-    """The weights, or the file of another program's predictions."""
+    """The weights, or the files of another program."""
     if scored := result.get("scored"):
-        file = epath.Path(scored["file"]).name
-        return f"predictions of {file}, SHA-256 {scored['sha256'][:16]}"
+        files = {"predictions": scored, "boxes": scored.get("boxes", {})}
+        return "; ".join(
+            f"{what} of {epath.Path(about['file']).name}, SHA-256 {about['sha256'][:16]}"
+            for what, about in files.items()
+            if "file" in about
+        )
     weights = (result["weights_sha256"] or "unknown")[:16]
     return f"checkpoint of step {result['checkpoint_step']}, weights {weights}"
 
 
-def _card(name: str, block: Mapping[str, Any]) -> str:
-    metric, _, truth = name.partition("@")
-    words = {"auroc": "Mean AUROC", "average_precision": "Mean AP"}
-    against = "against the true state" if truth else "against the labels"
-    mean = block["mean"]
+def _card(name: str, mean: Mapping[str, Any]) -> str:
+    words, against, factor = CARDS[name]
+    digits = 3 if factor == 1 else 1
+    value, low, high = (
+        None if mean[key] is None else factor * mean[key]
+        for key in ("value", "low", "high")
+    )
     many = len(mean["classes"])
     below = [mean["reason"] or f"over {many} class{'es' if many != 1 else ''}"]
-    if mean["low"] is not None:
-        below = [f"resampling unit: {mean['resampling_unit']}", *below]
-        low, high = tables.number(mean["low"]), tables.number(mean["high"])
-        below = [f"95% interval {low} – {high}", *below]
-    return html.card(f"{words[metric]}, {against}", tables.number(mean["value"]), below)
+    if low is not None:
+        ends = f"{tables.number(low, digits)} – {tables.number(high, digits)}"
+        unit = f"resampling unit: {mean['resampling_unit']}"
+        below = [f"95% interval {ends}", unit, *below]
+    return html.card(f"{words}, against {against}", tables.number(value, digits), below)
 
 
 def _mean_words(mean: Mapping[str, Any]) -> str:
@@ -211,6 +231,8 @@ def _mean_words(mean: Mapping[str, Any]) -> str:
 
 def _auroc(evidence: Evidence) -> str:
     metrics = evidence.main["metrics"]
+    if "auroc" not in metrics:
+        return ""
     labels, truth = metrics["auroc"], metrics.get("auroc@truth")
     blocks = [b["per_class"] | {tables.MEAN: b["mean"]} for b in (truth, labels) if b]
     caption = "AUROC per class, with 95% intervals."
@@ -233,6 +255,8 @@ def _auroc(evidence: Evidence) -> str:
 
 
 def _precision(evidence: Evidence) -> str:
+    if "average_precision" not in evidence.main["metrics"]:
+        return ""
     return html.section("Average precision", tables.precision_table(evidence))
 
 

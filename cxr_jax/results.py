@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -212,25 +212,30 @@ def _sampling(run: Run) -> list[str]:
 
 
 def headline(results: dict[str, Result]) -> str:
-    """One line per part: the mean AUROC, its interval, its classes."""
+    """A line per part and figure: mean AUROC, mean AP of boxes; what there is of these."""
     lines = []
     for part, result in results.items():
         metrics = result["metrics"]
         name = "auroc@truth" if "auroc@truth" in metrics else "auroc"
-        mean = metrics[name]["mean"]
-        if mean["value"] is None:
-            lines.append(f"{part}: mean {name} {mean['reason']}")
-            continue
-        interval = ""
-        if mean["low"] is not None:
-            interval = f" [{mean['low']:.4f}, {mean['high']:.4f}]"
-        lines.append(
-            f"{part}: mean {name} {mean['value']:.4f}{interval} over"
-            f" {_classes(mean['classes'])},"
-            f" {_cases(result)}; {mean['resampling_unit']}-level interval"
-        )
+        lines += [
+            f"{part}: mean {name} {_figure(result, metrics[name]['mean'])}"
+            for name in (name, "map")
+            if name in metrics
+        ]
     notes = dict.fromkeys(note for r in results.values() for note in r["notes"])
     return "\n".join([*lines, *notes])
+
+
+def _figure(result: Result, mean: Mapping[str, Any]) -> str:
+    if mean["value"] is None:
+        return mean["reason"]
+    interval = ""
+    if mean["low"] is not None:
+        interval = f" [{mean['low']:.4f}, {mean['high']:.4f}]"
+    return (
+        f"{mean['value']:.4f}{interval} over {_classes(mean['classes'])},"
+        f" {_cases(result)}; {mean['resampling_unit']}-level interval"
+    )
 
 
 def _cases(result: Result) -> str:

@@ -1,9 +1,10 @@
-"""``python -m cxr_jax.score``: any model's predictions, scored as a run is.
+"""``python -m cxr_jax.score``: any model's predictions or boxes, scored as a run is.
 
-    python -m cxr_jax.score --predictions=P.csv --labels=DATASET|L.csv
+    python -m cxr_jax.score [--predictions=P.csv] [--boxes=F.csv] --labels=DATASET|L.csv
         --split=SCHEME/PART --output=DIR [--data_dir=DATA | --manual_dir=RAW]
+        [--reference_boxes=B.csv] [--keep_above=0.7] [--trained_on=RUN|IDS.txt]
         [--compare=Q.csv [--margin=0.02]] [--validation=V.csv] [--adjudicated=A.csv]
-        [--readers=R.csv] [--trained_on=RUN|IDS.txt] [--config=configs/chexnet.py]
+        [--readers=R.csv] [--config=configs/chexnet.py]
 
 Exit codes: 0 done; 2 the user's input is wrong (one line on stderr).
 """
@@ -19,14 +20,24 @@ from typing import Any
 
 import jax
 
+from cxr_jax import (
+    box_scoring,
+    evaluate,
+    report,
+    results,
+    score_boxes,
+    score_flags,
+    scoring,
+    trained_on,
+)
 from cxr_jax import config as configs
-from cxr_jax import evaluate, report, results, score_flags, scoring
-from cxr_jax.data import labelled, leakage
+from cxr_jax.data import labelled, leakage, parts
 from cxr_jax.errors import ConfigError, UserError
 from cxr_jax.evaluators.adjudicated import Adjudicated
 from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.evaluators.classification import Classification
 from cxr_jax.evaluators.comparison import Comparison
+from cxr_jax.evaluators.detection import Detection
 from cxr_jax.evaluators.probabilities import Probabilities
 from cxr_jax.evaluators.readers import Readers
 from cxr_jax.evaluators.subgroups import Subgroups
@@ -72,14 +83,20 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     shown, output = _shown(flags), _output(flags.output)
     source = labelled.read_source(
         flags.labels,
-        data_dir=_data_dir(flags),
+        data_dir=score_flags.data_dir(flags),
         manual_dir=flags.manual_dir,
         classes=flags.classes or None,
     )
-    take = partial(labelled.take_part, source, drawing=shown["drawing"])
+    take = partial(parts.take_part, source, drawing=shown["drawing"])
     part = take(flags.split)
     read = partial(scoring.read_scored, source=source, rules=_rules(flags))
-    ours = read(flags.predictions, part=part)
+    if flags.predictions:
+        ours = read(flags.predictions, part=part)
+        files, kinds = {"predictions": ours.passport}, EVALUATORS
+    else:
+        classes = box_scoring.classes_of(source, flags.classes)
+        ours = scoring.unpredicted(source, part, classes)
+        files, kinds = {}, ()
     said = _unseen(flags, ours, source, leakage.USED)
     settings = {
         "mean_classes": flags.mean_classes or _held(shown["mean_classes"], ours),
@@ -87,7 +104,21 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         "seed": flags.seed,
     }
     Classification(**settings).listed(ours.table.classes)
-    files, more = {"predictions": ours.passport}, []
+    more: list[Evaluator] = []
+    usual: dict[str, Any] = {}
+    if flags.boxes:
+        detection = Detection(**shown["detection"] | settings)
+        ours, usual = score_boxes.read(
+            _box_files(flags),
+            ours,
+            source=source,
+            part=part,
+            validation=parts.validation_of(part, flags.split, take),
+            detection=detection,
+        )
+        files["boxes"] = ours.passport["boxes"]
+        said += box_scoring.remarks(ours.passport["boxes"])
+        more.append(detection)
     if flags.compare:
         theirs = read(flags.compare, part=part)
         files["compare"] = theirs.passport
@@ -103,18 +134,19 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         readers.rehearse(ours.table)
         files["readers"] = {"file": flags.readers, "sha256": readers.inputs()["file"]}
         more.append(readers)
-    evaluators = [kind(**settings) for kind in EVALUATORS]
-    parts, frozen = {part.name: (ours, [*evaluators, *more])}, None
+    evaluators = [kind(**settings) for kind in kinds]
+    scored, frozen = {part.name: (ours, [*evaluators, *more])}, usual
     if flags.validation:
         val = f"{flags.split.rpartition('/')[0]}/{score_flags.VALIDATION}"
         val = take(val)
         table = read(flags.validation, part=val)
         files["validation"] = table.passport
         _unseen(flags, table, source, ("train",))
-        frozen = evaluate.freeze(evaluators, table.table)
-        parts = {val.name: (table, evaluators), **parts}
-    judge = partial(_judge, source=source, frozen=frozen, settings=settings)
-    judged = {name: judge(name, *about) for name, about in parts.items()}
+        frozen = evaluate.freeze(evaluators, table.table) | usual
+        scored = {val.name: (table, evaluators), **scored}
+    judge = partial(_judge, source=source, frozen=frozen or None, settings=settings)
+    judged = {name: judge(name, *about) for name, about in scored.items()}
+    given = [pathlib.Path(p).name for p in (flags.predictions, flags.boxes) if p]
     about = {
         "schema": evaluate.SCHEMA,
         "name": NAME,
@@ -127,15 +159,16 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         "files": files,
         "eval": settings,
         "report": {
-            "title": f"Score of {pathlib.Path(flags.predictions).name}",
+            "title": f"Score of {' and '.join(given)}",
             "published": shown["published"],
+            "published_boxes": shown["published_boxes"],
         },
     }
     judged[part.name]["notes"] += said
     _write_about(output, {"config.json": about, "split.json": part.passport})
     for name, result in judged.items():
         folder = output / "evaluation" / name
-        evaluate.write_evaluation(folder, parts[name][0].table, result)
+        evaluate.write_evaluation(folder, scored[name][0].table, result)
     page = report.write_report(output)
     print("\n".join([results.headline(judged), *_said(judged[part.name])]))
     print(f"report: {page}")
@@ -149,8 +182,12 @@ def _unseen(
 ) -> list[str]:
     if not flags.trained_on:
         return [UNCHECKED]
-    return scoring.check_unseen(
-        scored, source, flags.trained_on, allowed=flags.allow_seen, against=against
+    return trained_on.check_unseen(
+        scored.table,
+        source,
+        flags.trained_on,
+        allowed=flags.allow_seen,
+        against=against,
     )
 
 
@@ -178,6 +215,16 @@ def _judge(
     result["notes"] += scoring.remarks(scored)
     more = {"frozen": frozen, "settings": settings, "scored": scored.passport}
     return result | more
+
+
+def _box_files(flags: argparse.Namespace) -> score_boxes.Files:
+    return score_boxes.Files(
+        boxes=flags.boxes,
+        references=flags.reference_boxes,
+        manual_dir=flags.manual_dir,
+        extra=flags.allow_extra,
+        chosen=bool(flags.classes),
+    )
 
 
 def _rules(flags: argparse.Namespace) -> scoring.Rules:
@@ -208,17 +255,6 @@ def _comparison(
     )
 
 
-def _data_dir(flags: argparse.Namespace) -> str | None:
-    if flags.data_dir or flags.manual_dir:
-        if flags.data_dir and flags.manual_dir:
-            raise ConfigError(
-                "--data_dir and --manual_dir are both given; one is allowed"
-            )
-        return flags.data_dir
-    found = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return str(pathlib.Path(found).expanduser())
-
-
 def _output(path: str) -> pathlib.Path:
     """The folder, if nothing but an earlier score is in it; its results are removed."""
     folder = pathlib.Path(path).expanduser()
@@ -238,19 +274,27 @@ def _output(path: str) -> pathlib.Path:
 
 
 def _shown(flags: argparse.Namespace) -> dict[str, Any]:
-    """What a config says: published figures, the list of the mean, readers, division."""
+    """What a config says: published figures, the list of the mean, protocols, division."""
     found = None if flags.config is None else configs.plain(configs.load(flags.config))
-    about = {"published": (), "mean_classes": (), "readers": {}}
+    about: dict[str, Any] = {"published": (), "published_boxes": (), "mean_classes": ()}
+    about |= {"readers": {}, "detection": {}}
     if found:
-        about["published"] = found["report"]["published"]
+        about |= {k: found["report"][k] for k in ("published", "published_boxes")}
         about["mean_classes"] = found["eval"]["mean_classes"]
-        name = f"{Readers.__module__}.{Readers.__qualname__}"
-        for spec in found["eval"]["evaluators"]:
-            if spec["name"] == name:
-                about["readers"] = {k: v for k, v in spec.items() if k != "name"}
-    return about | {
-        "drawing": scoring.drawing_of(found, flags.trained_on, seed=flags.split_seed)
-    }
+        about |= {"readers": _said_of(Readers, found)}
+        about |= {"detection": _said_of(Detection, found)}
+        about["detection"].pop("boxed", None)  # --classes says which.
+    if flags.keep_above is not None:
+        about["detection"] |= {"keep_above": flags.keep_above}
+    seed, made_with = flags.split_seed, flags.trained_on
+    return about | {"drawing": trained_on.drawing_of(found, made_with, seed=seed)}
+
+
+def _said_of(kind: type[Evaluator], config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a config gives an evaluator, if it names it."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    told = [spec for spec in config["eval"]["evaluators"] if spec["name"] == name]
+    return {k: v for spec in told[-1:] for k, v in spec.items() if k != "name"}
 
 
 def _held(names: Sequence[str], scored: scoring.Scored) -> tuple[str, ...]:
@@ -270,8 +314,8 @@ def _write_about(output: pathlib.Path, files: dict[str, Any]) -> None:
 
 
 def _said(result: dict[str, Any]) -> list[str]:
-    """The comparison and the adjudicated figures, a line each."""
-    lines = []
+    """The boxes, the comparison and the adjudicated figures in a few words."""
+    lines = [*score_boxes.words(result)]
     if found := result.get("comparison"):
         mean = found["metrics"]["auroc"]["mean"]
         lines.append(

@@ -1,12 +1,18 @@
 """The command line of ``python -m cxr_jax.score``."""
 
 import argparse
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import NoReturn
 
 from cxr_jax.errors import ConfigError
 
 VALIDATION = "val"
+# Flags that say something about predictions, and those about boxes.
+OF_PREDICTIONS = ("compare", "validation", "adjudicated", "readers", "columns")
+OF_PREDICTIONS += ("mean_classes",)
+OF_BOXES = ("reference_boxes", "keep_above")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,12 +32,15 @@ def parse(argv: Sequence[str], *, about: str) -> argparse.Namespace:
     """
     parser = _Parser(prog="cxr_jax.score", description=about)
     add = parser.add_argument
-    add("--predictions", required=True, help="CSV: a film a line, a class a column")
+    add("--predictions", help="CSV: a film a line, a class a column")
+    add("--boxes", help="CSV: a predicted box a line, id,class,score,x1,y1,x2,y2")
     add("--labels", required=True, help="chestxray14, NAME/CONFIG, or a CSV file")
     add("--split", help="SCHEME/PART; a CSV file of labels needs no scheme")
     add("--output", required=True, help="folder of the results")
     add("--data_dir", help="prepared datasets; default as TFDS")
     add("--manual_dir", help="folder of a release: its tables alone are read")
+    add("--reference_boxes", help="CSV: id,class,x1,y1,x2,y2; with a CSV of labels")
+    add("--keep_above", type=float, help="score of boxes that localisation counts")
     add("--compare", help="CSV of another model on the same films")
     add("--margin", type=float, help="of non-inferiority, named beforehand")
     add("--validation", help="CSV of the same model on the validation part")
@@ -49,6 +58,7 @@ def parse(argv: Sequence[str], *, about: str) -> argparse.Namespace:
     add("--split_seed", type=int, help="of schemes that draw; else the config's")
     add("--config", help="FILE.py: its published figures, division, reader study")
     found = parser.parse_args(argv)
+    _check_files(found)
     if found.resamples < 0:
         raise ConfigError(f"--resamples={found.resamples}: 0 or more is allowed")
     if found.margin is not None and not found.compare:
@@ -62,6 +72,38 @@ def parse(argv: Sequence[str], *, about: str) -> argparse.Namespace:
     if found.margin is not None and not found.resamples:
         raise ConfigError("--margin needs intervals; give --resamples above 0")
     return found
+
+
+def data_dir(flags: argparse.Namespace) -> str | None:
+    """Where prepared datasets are; None where a release is given.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    if flags.data_dir or flags.manual_dir:
+        if flags.data_dir and flags.manual_dir:
+            raise ConfigError(
+                "--data_dir and --manual_dir are both given; one is allowed"
+            )
+        return flags.data_dir
+    found = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return str(pathlib.Path(found).expanduser())
+
+
+def _check_files(flags: argparse.Namespace) -> None:
+    """What is to be scored, and flags that go with it."""
+    if not flags.predictions and not flags.boxes:
+        raise ConfigError(
+            "nothing to score: give --predictions=P.csv, --boxes=F.csv, or both"
+        )
+    for main, others in (("predictions", OF_PREDICTIONS), ("boxes", OF_BOXES)):
+        given = [name for name in others if getattr(flags, name) not in (None, ())]
+        if given and not getattr(flags, main):
+            raise ConfigError(f"--{given[0]} goes with --{main}, which is not given")
+    if flags.keep_above is not None and not 0 <= flags.keep_above <= 1:
+        raise ConfigError(
+            f"--keep_above={flags.keep_above:g}: a score in [0, 1] is allowed"
+        )
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,14 +1,13 @@
 """Predictions of another program, put beside labels: nothing is dropped in silence."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from cxr_jax.data import columns, labelled, leakage, splits, tables
+from cxr_jax.data import columns, labelled, parts, splits
 from cxr_jax.errors import DataError
 from cxr_jax.predictions import MINED_LABELS, PHANTOM_TRUTH, READ_LABELS, Predictions
 
@@ -34,10 +33,10 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """Predictions of one file on one part.
+    """The films of one part, with the predictions of one file.
 
     Attributes:
-        table: with the labels of each film.
+        table: with the labels of each film; without probabilities where nobody gave any.
         passport: what was read: file, digest, columns, counts of films left out.
         sha256: of the sorted ids that were scored.
     """
@@ -51,7 +50,7 @@ def read_scored(
     path: epath.PathLike,
     *,
     source: labelled.LabelSource,
-    part: labelled.Part,
+    part: parts.Part,
     rules: Rules,
 ) -> Scored:
     """Reads a file of predictions and sets it beside the labels of a part.
@@ -92,7 +91,12 @@ def read_scored(
             f"{path}: none of its {len(film)} films is among the {len(ids)} of"
             f" {source.name}, {part.name}; the first are {film.id[0]} and {ids[0]}"
         )
-    table = _table(film, row, source, index)
+    patients = records.patient[index]
+    if not (patients != "").any() and "patient" in film.about:
+        patients = film.about["patient"][row]
+    # As the file gives them: in float32 those near 1 would become ties.
+    probs = film.values[row]
+    table = _table(source, index, film.classes, patients=patients, probs=probs)
     return Scored(
         table=table,
         sha256=splits.ids_sha256(table.ids.tolist()),
@@ -107,6 +111,22 @@ def read_scored(
             "unused_columns": list(film.unused),
         },
     )
+
+
+def unpredicted(
+    source: labelled.LabelSource, part: parts.Part, classes: Sequence[str]
+) -> Scored:
+    """The films of a part and their labels, without a prediction.
+
+    Args:
+        source: of the labels.
+        part: the films, all of them.
+        classes: those of the labels that are wanted, in this order.
+    """
+    patients = source.records.patient[part.index]
+    table = _table(source, part.index, classes, patients=patients)
+    passport = {"scored": len(table)}
+    return Scored(table=table, passport=passport, sha256=part.sha256)
 
 
 def beside(ours: Scored, theirs: Scored) -> tuple[np.ndarray, np.ndarray]:
@@ -168,103 +188,6 @@ def read_adjudicated(
     return labels
 
 
-def check_unseen(
-    scored: Scored,
-    source: labelled.LabelSource,
-    trained_on: epath.PathLike,
-    *,
-    allowed: bool = False,
-    against: Sequence[str] = leakage.USED,
-) -> list[str]:
-    """Refuses films, and patients, that a model was made with.
-
-    Args:
-        scored: the films it is judged by.
-        source: of their labels, which knows the patients of ids.
-        trained_on: a run, or a list of film names, one a line.
-        allowed: whether the user asked for it by name.
-        against: parts of the run that count.
-
-    Returns:
-        What must be said beside the figures.
-
-    Raises:
-        DataError: films or patients in common, or nothing that says what was trained on.
-    """
-    path = epath.Path(trained_on)
-    if path.is_dir():
-        name = str(_told(path, "split.json", "dataset"))
-        if source.version and name.partition("/")[0] != source.name.partition("/")[0]:
-            return [
-                f"The run of --trained_on learnt from {name}: other films than these."
-            ]
-        own = leakage.read_ids(path / leakage.FILE)
-    else:
-        own = {"train": _named(tables.read_list(path).names, source)}
-    table = scored.table
-    found = leakage.check_unseen(
-        leakage.Films(ids=table.ids.tolist(), patients=table.patients.tolist()),
-        own,
-        what=str(path),
-        allowed=True,  # The refusal is worded here, with the flag of this command.
-        against=against,
-    )
-    if found and not allowed:
-        raise DataError(
-            f"--trained_on={path}: {found}, such as {', '.join(found.examples)}; figures"
-            " on them would flatter: score other films, or add --allow_seen to have them"
-            " anyway"
-        )
-    if found:
-        return [f"LEAKS, as asked for: {found}. The figures flatter."]
-    return [f"No film and no patient of {path.name} is among the scored films."]
-
-
-def drawing_of(
-    config: Mapping[str, Any] | None,
-    trained_on: epath.PathLike | None,
-    *,
-    seed: int | None = None,
-) -> labelled.Drawing:
-    """How the films were divided: as a config says, else as a run that is named did.
-
-    Args:
-        config: as resolved, or None.
-        trained_on: a run, or a file that says nothing about it, or None.
-        seed: asked for by name: before all others.
-
-    Raises:
-        DataError: the ``config.json`` of the run cannot be used.
-    """
-    data, run = config and config["data"], epath.Path(trained_on or "")
-    if data is None and trained_on and (run / "config.json").exists():
-        data = _told(run, "config.json", "data")
-    fields = [field.name for field in dataclasses.fields(labelled.Drawing)]
-    told = {name: data[name] for name in fields if name in (data or {})}
-    told |= {} if seed is None else {"split_seed": seed}
-    return labelled.Drawing(**told)
-
-
-def _told(run: epath.Path, file: str, key: str) -> Any:
-    try:
-        return json.loads((run / file).read_text())[key]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        raise DataError(
-            f"--trained_on={run}: has no {file} of a run; give a workdir, or a list of"
-            " film names"
-        ) from None
-
-
-def _named(names: Sequence[str], source: labelled.LabelSource) -> leakage.Films:
-    """Films of a list, with the patients that labels or their own names tell."""
-    records = source.records
-    known = dict(zip(records.id.tolist(), records.patient.tolist(), strict=True))
-    match = [labelled.FILM_NAME.fullmatch(name) for name in names]
-    told = [m[1] if m else "" for m in match]
-    pairs = zip(names, told, strict=True)
-    return leakage.Films(ids=names, patients=[known.get(n, p) for n, p in pairs])
-
-
 def reference(source: labelled.LabelSource) -> str:
     """What the labels are, in the words that stand beside every figure."""
     file = epath.Path(source.file).name
@@ -282,23 +205,24 @@ def reference(source: labelled.LabelSource) -> str:
 def remarks(scored: Scored) -> list[str]:
     """What was left out, in words, for the notes of the result."""
     passport, found = scored.passport, []
-    if passport["missing"]:
+    if passport.get("missing"):
         found.append(
             f"{passport['missing']:,} films of the part have no prediction and are left"
             " out: the figures are of the others."
         )
-    if passport["extra"]:
+    if passport.get("extra"):
         found.append(
             f"{passport['extra']:,} predicted films are not of the part; left out."
         )
-    if unused := [name for name in passport["unused_columns"] if name.strip()]:
+    unused = [name for name in passport.get("unused_columns", ()) if name.strip()]
+    if unused:
         found.append(f"Columns that were not scored: {', '.join(unused)}.")
     return found
 
 
 def _compare(
     film: columns.FilmTable,
-    part: labelled.Part,
+    part: parts.Part,
     missing: np.ndarray,
     extra: np.ndarray,
     rules: Rules,
@@ -319,24 +243,22 @@ def _compare(
 
 
 def _table(
-    film: columns.FilmTable,
-    row: np.ndarray,
     source: labelled.LabelSource,
     index: np.ndarray,
+    classes: Sequence[str],
+    *,
+    patients: np.ndarray,
+    probs: np.ndarray | None = None,
 ) -> Predictions:
     records = source.records
-    held = [records.classes.index(name) for name in film.classes]
-    patients = records.patient[index]
-    if not (patients != "").any() and "patient" in film.about:
-        patients = film.about["patient"][row]
+    held = [records.classes.index(name) for name in classes]
     return Predictions(
-        classes=film.classes,
+        classes=tuple(classes),
         ids=records.id[index],
         patients=labelled.patients_of(records.id[index], patients),
         studies=records.study[index],
         index=np.full(len(index), -1),
-        # As the file gives them: in float32 those near 1 would become ties.
-        probs=film.values[row],
+        probs=probs,
         labels=records.labels[np.ix_(index, held)],
         age=records.age[index],
         sex=records.sex[index],

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -29,7 +29,7 @@ class BoxTable:
         name: str ``[K]``, class of each.
         score: float64 ``[K]`` in [0, 1]; None where the file has none.
         xyxy: float64 ``[K, 4]`` in [0, 1].
-        line: int ``[K]``, where each stands.
+        line: int ``[K]``, where each stands; None where they are of no CSV file.
     """
 
     path: str
@@ -38,7 +38,7 @@ class BoxTable:
     name: np.ndarray
     score: np.ndarray | None
     xyxy: np.ndarray
-    line: np.ndarray
+    line: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.id)
@@ -80,20 +80,13 @@ def read_boxes(
         DataError: a column is missing, a class is unknown, a number is out of its range,
             or a box has no inside; the message names the line.
     """
-    text = tables.read_text(path)
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.reader(io.StringIO(tables.read_text(path), newline=""))
     wanted = HEADER if scored else tuple(n for n in HEADER if n != "score")
-    given = {columns.canonical(name): name for name in reader.fieldnames or ()}
-    if missing := [name for name in wanted if name not in given]:
-        raise DataError(
-            f"{path}: has no column {', '.join(missing)}; a file of boxes has the header"
-            f" {','.join(wanted)}"
-        )
     spelled = {columns.canonical(name): name for name in classes}
-    rows = [
-        _row(path, line, {name: row[given[name]] or "" for name in wanted}, spelled)
-        for line, row in enumerate(reader, start=2)
-    ]
+    rows, lines = [], []
+    for line, cells in _cells(path, reader, wanted):
+        rows.append(_row(path, line, cells, spelled))
+        lines.append(line)
     return BoxTable(
         path=str(path),
         sha256=manifests.sha256_of(epath.Path(path)),
@@ -101,7 +94,7 @@ def read_boxes(
         name=np.asarray([row["class"] for row in rows], str),
         score=np.asarray([row["score"] for row in rows], float) if scored else None,
         xyxy=np.asarray([row["xyxy"] for row in rows], float).reshape(-1, 4),
-        line=np.arange(2, len(rows) + 2),
+        line=np.asarray(lines, int),
     )
 
 
@@ -111,26 +104,60 @@ def padded(table: BoxTable, *, ids: Sequence[str], classes: Sequence[str]) -> Bo
     Args:
         table: boxes; those of other films are left out.
         ids: of N films, unique.
-        classes: that ``label`` counts in.
+        classes: that ``label`` counts in; boxes of others are left out too.
 
     Returns:
-        NumPy arrays ``[N, S, …]``.
+        NumPy arrays ``[N, S, …]``; corners in float32, as records and runs hold them, so
+        that boxes of a run that were written are its boxes again.
     """
     place = {name: k for k, name in enumerate(ids)}
-    rows = [(place[i], k) for k, i in enumerate(table.id.tolist()) if i in place]
+    column = {name: k for k, name in enumerate(classes)}
+    pairs = zip(table.id.tolist(), table.name.tolist(), strict=True)
+    rows = [
+        (place[film], k)
+        for k, (film, name) in enumerate(pairs)
+        if film in place and name in column
+    ]
     slots: dict[int, int] = {}
     most = max(np.bincount([film for film, _ in rows]), default=0) if rows else 0
     shape = len(place), max(int(most), 1)
-    xyxy, label = np.zeros((*shape, 4)), np.zeros(shape, int)
+    xyxy, label = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.int32)
     score, mask = np.zeros(shape), np.zeros(shape, bool)
     for film, k in rows:
         slot = slots.get(film, 0)
         slots[film] = slot + 1
         xyxy[film, slot], mask[film, slot] = table.xyxy[k], True
-        label[film, slot] = list(classes).index(table.name[k])
+        label[film, slot] = column[str(table.name[k])]
         score[film, slot] = 0.0 if table.score is None else table.score[k]
     given = None if table.score is None else score
     return Boxes(xyxy=xyxy, label=label, mask=mask, score=given)
+
+
+def _cells(
+    path: epath.PathLike, reader: "csv.Reader", wanted: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells of every row, by the names of their columns."""
+    try:
+        header = [columns.canonical(name) for name in next(reader, [])]
+        if wrong := [name for name in wanted if header.count(name) != 1]:
+            raise DataError(
+                f"{path}, line 1: {', '.join(wrong)} is no column, or several; a file of"
+                f" boxes has the header {','.join(wanted)}"
+            )
+        for row in reader:
+            if not any(row):
+                continue
+            if len(row) != len(header):
+                raise DataError(
+                    f"{path}, line {reader.line_num}: {len(row)} cells, but the header"
+                    f" has {len(header)}"
+                )
+            named = dict(zip(header, row, strict=True))
+            yield reader.line_num, {name: named[name] for name in wanted}
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num}: not a table ({error})"
+        ) from None
 
 
 def _row(

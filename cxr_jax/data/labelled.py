@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from cxr_jax.data import columns, released, splits
+from cxr_jax.data import columns, released
 from cxr_jax.data import manifest as manifests
 from cxr_jax.data import records as tables
 from cxr_jax.data.records import Records
@@ -20,7 +20,6 @@ from cxr_jax.errors import DataError
 from cxr_jax.labels import NIH14
 
 CHESTXRAY14 = "chestxray14"
-SET_APART = tuple(name for name in splits.SCHEMES if name.startswith("set_apart"))
 ABOUT = ("patient", "study", "age", "sex", "view")
 MINED, SIMULATED, GIVEN = "mined", "simulated", "given"
 # A film of ChestX-ray14: eight digits of the patient, then the number of the film.
@@ -51,26 +50,6 @@ class LabelSource:
     def dataset(self) -> str:
         """Name and version, as ``result.json`` has them."""
         return f"{self.name}/{self.version}" if self.version else self.name
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
-    """Films of one part of a split.
-
-    Attributes:
-        name: of the part.
-        index: int ``[n]``, rows of the source's records.
-        passport: of the whole split.
-    """
-
-    name: str
-    index: np.ndarray
-    passport: dict[str, Any]
-
-    @property
-    def sha256(self) -> str:
-        """Of the sorted ids."""
-        return self.passport["parts"][self.name]["sha256"]
 
 
 def read_source(
@@ -108,74 +87,6 @@ def read_source(
             " --manual_dir=RAW (the released tables); a file of labels ends in .csv"
         )
     return _from_dataset(labels, epath.Path(data_dir))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """How the schemes that draw are drawn, by the names of a config's ``data``.
-
-    Attributes:
-        split_seed: of everything that is drawn.
-        fractions: shares of train, val and test.
-        holdout: films that are set apart; None where nobody said.
-        holdout_from: a listed part to draw them from; empty for all films.
-        patients: share of patients that is used; of the schemes that take one.
-    """
-
-    split_seed: int = 0
-    fractions: tuple[float, ...] = splits.FRACTIONS
-    holdout: int | None = None
-    holdout_from: str = ""
-    patients: float = 1.0
-
-
-def take_part(
-    source: LabelSource, split: str | None, *, drawing: Drawing | None = None
-) -> Part:
-    """The films of ``SCHEME/PART``.
-
-    Args:
-        source: of labels.
-        split: ``SCHEME/PART``; a file of labels needs no scheme, and is one part whole.
-        drawing: of the schemes that draw, as the run that they stand for.
-
-    Raises:
-        DataError: not of that form, an unknown scheme or part, an empty one, or films to
-            be set apart without a word on how many and whence.
-    """
-    scheme, _, name = (split or "test").rpartition("/")
-    if name not in splits.PARTS:
-        raise DataError(
-            f"--split={split}: SCHEME/PART is allowed, with PART one of"
-            f" {', '.join(splits.PARTS)}, and SCHEME one of {', '.join(splits.SCHEMES)}"
-        )
-    if not scheme and source.version:
-        raise DataError(
-            f"--split={split}: {source.name} needs a scheme, such as"
-            f" --split=patient_disjoint/{name}; allowed: {', '.join(splits.SCHEMES)}"
-        )
-    records, drawing = source.records, drawing or Drawing()
-    if scheme in SET_APART and drawing.holdout is None:
-        raise DataError(
-            f"--split={split}: which films {scheme} sets apart depends on the config of"
-            " the run; give --config=FILE.py:VARIANT, or --trained_on=RUN"
-        )
-    if scheme:
-        shares = dataclasses.asdict(drawing)
-        if scheme not in splits.SAMPLING:
-            del shares["patients"]
-        found = splits.split_records(
-            records,
-            scheme,
-            dataset=source.name,
-            version=source.version,
-            seed=shares.pop("split_seed"),
-            required=(name,),
-            **{key: value for key, value in shares.items() if value is not None},
-        )
-        return Part(name=name, index=found.parts[name], passport=found.passport)
-    index = np.arange(len(records))
-    return Part(name=name, index=index, passport=_whole(source, name))
 
 
 def patients_of(ids: np.ndarray, patients: np.ndarray) -> np.ndarray:
@@ -298,26 +209,6 @@ def _from_file(path: str, classes: Sequence[str] | None) -> LabelSource:
         sha256=table.sha256,
         kind=GIVEN,
     )
-
-
-def _whole(source: LabelSource, name: str) -> dict[str, Any]:
-    """The passport of a file that is one part."""
-    records = source.records
-    part = {
-        "images": len(records),
-        "patients": len(set(records.patient.tolist()) - {""}),
-        "sha256": splits.ids_sha256(records.id.tolist()),
-    }
-    return {
-        "dataset": source.name,
-        "version": source.version,
-        "scheme": "none: a file of labels, whole",
-        "seed": None,
-        "fractions": None,
-        "parts": {name: part},
-        "patient_overlap": 0,
-        "left_out": 0,
-    }
 
 
 def _words(cells: Any) -> np.ndarray:

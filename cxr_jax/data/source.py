@@ -62,6 +62,8 @@ class Fields:
 
 
 PIXELS_AND_LABELS = Fields()
+# Records that are held at once where many are read for a few bytes of each.
+CHUNK = 256
 
 
 def open_dataset(name: str, *, data_dir: epath.PathLike | None = None) -> Dataset:
@@ -133,7 +135,7 @@ class Reader:
             "regions": fields.regions,
         }
         self._decoder = Decoder(dataset, [name for name in wanted if wanted[name]])
-        self._in_place = "://" not in str(dataset.directory)
+        self._in_place = _in_place(dataset)
 
     def read(self, index: np.ndarray) -> dict[str, Any]:
         """Reads some records.
@@ -148,7 +150,8 @@ class Reader:
         Raises:
             DataError: a record is damaged or has more boxes than fit.
         """
-        examples = [self._decoder(record) for record in self._fetch(index)]
+        found = _fetch(self.dataset, index, in_place=self._in_place)
+        examples = [self._decoder(record) for record in found]
         fields = {
             "image": np.stack([example["image"] for example in examples]),
             "labels": self._labels[index],
@@ -163,22 +166,6 @@ class Reader:
         if self.fields.group is not None:
             fields["group"] = np.asarray(self.fields.group[index], np.int32)
         return fields
-
-    def _fetch(self, index: np.ndarray) -> Sequence[bytes]:
-        keys = [int(k) for k in index]
-        source = self.dataset.source
-        try:
-            # The bulk read starts a thread per shard: right for a remote store, but on
-            # a local disk it takes two to four times as long as one read after another.
-            if self._in_place:
-                return [source[k] for k in keys]
-            return source.__getitems__(keys)
-        except (IndexError, RuntimeError, ValueError) as error:
-            raise DataError(
-                f"{self.dataset.directory}: a record of {min(keys)}..{max(keys)} cannot"
-                f" be read ({error}); check with `python -m data_builders"
-                f" {self.dataset.manifest.name} --verify` and build again"
-            ) from error
 
     def _boxes(self, index: np.ndarray, examples: Sequence[dict[str, Any]]) -> Boxes:
         size = self.fields.max_boxes
@@ -241,6 +228,47 @@ class Decoder:
             path: np.frombuffer(stored[path].bytes_list.value[0], dtype).reshape(shape)
             for path, (dtype, shape) in self._leaves.items()
         }
+
+
+def decode_all(
+    dataset: Dataset, index: np.ndarray, names: Sequence[str]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Some features of some records, one after another; nothing else is decoded.
+
+    Args:
+        dataset: from ``open_dataset``.
+        index: int ``[n]``, record numbers.
+        names: as ``Decoder`` takes them.
+
+    Raises:
+        DataError: the records lack a feature, or one is damaged.
+    """
+    decode, in_place = Decoder(dataset, names), _in_place(dataset)
+    for start in range(0, len(index), CHUNK):
+        some = index[start : start + CHUNK]
+        yield from map(decode, _fetch(dataset, some, in_place=in_place))
+
+
+def _in_place(dataset: Dataset) -> bool:
+    """Whether the shards are on a local disk."""
+    return "://" not in str(dataset.directory)
+
+
+def _fetch(dataset: Dataset, index: np.ndarray, *, in_place: bool) -> Sequence[bytes]:
+    keys = [int(k) for k in index]
+    source = dataset.source
+    try:
+        # The bulk read starts a thread per shard: right for a remote store, but on
+        # a local disk it takes two to four times as long as one read after another.
+        if in_place:
+            return [source[k] for k in keys]
+        return source.__getitems__(keys)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{dataset.directory}: a record of {min(keys)}..{max(keys)} cannot"
+            f" be read ({error}); check with `python -m data_builders"
+            f" {dataset.manifest.name} --verify` and build again"
+        ) from error
 
 
 def _leaves(features: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -103,6 +103,7 @@ class Detection(Evaluator):
             "n": films,
             "predicted": {n: len(found[n]) for n in columns},
             "reference": {n: len(targets[n]) for n in columns},
+            "unboxed": _unboxed(predictions.labels, targets, columns),
             "rows": self._rows(targets, films, (frozen or {}).get(USUAL, {})),
             "restricted": self._restricted(found, targets, films),
             "froc": self._froc(judged),
@@ -249,6 +250,18 @@ def box_list(boxes: Boxes, label: int) -> BoxList:
     score = None if boxes.score is None else np.asarray(boxes.score, float)[film, slot]
     xyxy = np.asarray(boxes.xyxy, float)[film, slot]
     return BoxList(film=film, xyxy=xyxy, score=score)
+
+
+def _unboxed(
+    labels: np.ndarray, targets: Mapping[str, BoxList], columns: Mapping[str, int]
+) -> int:
+    """Films with a labelled finding that nobody boxed: a box there counts as false."""
+    films = np.arange(len(labels))
+    missing = [
+        (labels[:, c] == 1) & ~np.isin(films, targets[name].film)
+        for name, c in columns.items()
+    ]
+    return int(np.any(missing, axis=0).sum())
 
 
 def _everywhere(box: Sequence[float] | None, films: int) -> BoxList:

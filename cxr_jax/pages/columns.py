@@ -69,12 +69,16 @@ class Part:
 
 
 def parts_of(runs: Sequence[Evidence]) -> list[Part]:
-    """The part that each run is about, and its parts of other schemes."""
+    """The part that each run is about, and its parts of other schemes.
+
+    Those alone that have an AUROC: a file of boxes has none.
+    """
     return [
         Part(run=run, result=result)
         for run in runs
         for result in run.results.values()
-        if result is run.main or "/" in result["split"]
+        if (result is run.main or "/" in result["split"])
+        and "auroc" in result["metrics"]
     ]
 
 

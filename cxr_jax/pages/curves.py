@@ -17,7 +17,12 @@ STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 
 
 def section(evidence: Evidence, *others: Evidence) -> str:
-    """ROC and reliability of the run, and the ROC of all runs side by side."""
+    """ROC and reliability of the run, and the ROC of all runs side by side.
+
+    Nothing where the run has no probabilities.
+    """
+    if "auroc" not in evidence.main["metrics"]:
+        return ""
     values = evidence.main["metrics"]["auroc"]["per_class"]
     calibration = evidence.main["calibration"].get("per_class", {})
     parts = [

@@ -58,8 +58,17 @@ def _words(block: Mapping[str, Any]) -> str:
         f" IoU {block['thresholds'][0]:g} to {block['thresholds'][-1]:g}. Localisation"
         " accuracy (loc-acc) counts films without any box of the class as successes: a"
         f" method that predicts nothing scores high, so nothing is ranked by it.{loud}"
-        " Films may show findings that nobody boxed; a box there counts as false. The last"
-        " line leaves those films out."
+        f" {_unboxed(block)} The last line of the table leaves films without a box of the"
+        " class out."
+    )
+
+
+def _unboxed(block: Mapping[str, Any]) -> str:
+    if not block.get("unboxed"):
+        return "Films may show findings that nobody boxed; a box there counts as false."
+    return (
+        f"{block['unboxed']:,} of the {block['n']:,} films have a label of these classes"
+        " that nobody boxed: a box there counts as false, and may be right."
     )
 
 

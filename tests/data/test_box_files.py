@@ -30,6 +30,9 @@ def test_what_is_written_is_read_to_the_bit(tmp_path):
     assert table.id.tolist() == ["a.png", "a.png", "c.png"]
     assert table.name.tolist() == ["Mass", "Pleural_Thickening", "Pleural_Thickening"]
     np.testing.assert_array_equal(table.xyxy.astype(np.float32), boxes.xyxy[boxes.mask])
+    again = box_files.padded(table, ids=IDS, classes=CLASSES)
+    assert again.xyxy.dtype == np.float32
+    np.testing.assert_array_equal(again.xyxy[again.mask], boxes.xyxy[boxes.mask])
     np.testing.assert_array_equal(
         table.score.astype(np.float32), boxes.score[boxes.mask]
     )
@@ -51,6 +54,8 @@ def test_boxes_go_to_their_films_in_any_order(tmp_path):
     assert found.label[2].tolist() == [1, 0]
     assert found.score[2].tolist() == [0.9, 0.25]
     np.testing.assert_array_equal(found.xyxy[0, 0], [0, 0, 1, 1])
+    one = box_files.padded(table, ids=IDS, classes=("Mass",))
+    assert one.mask.sum(axis=1).tolist() == [1, 0, 1] and not one.label.any()
 
 
 def test_references_need_no_score(tmp_path):
@@ -59,7 +64,7 @@ def test_references_need_no_score(tmp_path):
     table = box_files.read_boxes(path, classes=CLASSES, scored=False)
     assert table.score is None
     assert box_files.padded(table, ids=IDS, classes=CLASSES).score is None
-    with pytest.raises(DataError, match="no column score"):
+    with pytest.raises(DataError, match="line 1: score is no column"):
         box_files.read_boxes(path, classes=CLASSES)
 
 
@@ -71,7 +76,10 @@ def test_references_need_no_score(tmp_path):
         ("a.png,Mass,1.5,0,0,1,1", "line 2: score is '1.5'"),
         ("a.png,Mass,nan,0,0,1,1", "line 2: score is 'nan'"),
         ("a.png,Mass,0.5,0,0,512,1", "line 2: x2 is '512'"),
-        ("a.png,Mass,0.5,0,0,1", "line 2: y2 is ''"),
+        ("a.png,Mass,0.5,0,0,1", "line 2: 6 cells, but the header has 7"),
+        ("a.png,Mass,0.5,0,0,1,", "line 2: y2 is ''"),
+        ("a.png,Mass,0,5,0,0,1,1", "line 2: 8 cells"),
+        ("\n\na.png,Mass,2,0,0,1,1", "line 4: score is '2'"),
         ("a.png,Mass,0.5,0.4,0,0.4,1", "line 2: the box .* has no inside"),
     ],
 )

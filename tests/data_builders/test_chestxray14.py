@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_jax.data import labelled, splits
+from cxr_jax.data import labelled, parts, splits
 from cxr_jax.data import manifest as manifests
 from cxr_jax.data import records as tables
 from cxr_jax.errors import DataError
@@ -62,9 +62,9 @@ def test_films_with_boxes_are_listed_where_there_is_a_box_table(release, tmp_pat
     source = labelled.read_source("chestxray14", manual_dir=str(release.root))
     same = splits.split_records(source.records, "cxr8_halves", **about)
     assert same.passport == got.passport
-    part = labelled.take_part(source, "cxr8_halves/test")
+    part = parts.take_part(source, "cxr8_halves/test")
     assert part.index.tolist() == got.parts["test"].tolist()
-    assert labelled.take_part(source, "cxr8/test").index.tolist() == [3, 9]
+    assert parts.take_part(source, "cxr8/test").index.tolist() == [3, 9]
 
     (release.root / "BBox_List_2017.csv").unlink()
     without = tables.read_records(release.make(tmp_path / "again"))
