@@ -3,9 +3,10 @@
     make measure NAME=adpd_order
 
 The paper's order is Loc, MIL, maps (Table 1: mAP 10.89, 7.84, 5.80). Here all three have
-the same training films, backbone, batch, epochs and rates, and the epoch with the best mAP
-on the same validation films; each is a row of its own. Restartable: a run lies under
-runs/adpd_order, and a finished one is read, not repeated.
+the same training films, backbone, batch, epochs and rates, labels without a report's errors
+(of regions; of films, any of their regions; of films), and the epoch with the best mAP on
+the same validation films. Each augments films as its paper does. Restartable: a run lies
+under runs/adpd_order, and a finished one is read, not repeated.
 
 Prints, on the test part: mAP (IoU 0.1 to 0.7, ×100) with its patient-level interval, beside
 no box and the usual box; the same on films with a box of the class; the mean IoU of regions
@@ -24,7 +25,7 @@ SEEDS = (0, 1, 2)
 RECIPES = {
     "loc": "configs/adpd.py:loc,phantom",
     "mil": "configs/adpd.py:mil,phantom",
-    "maps": "configs/detectors.py:chexnet,phantom",
+    "maps": "configs/detectors.py:chexnet,phantom,true_labels",
 }
 USUAL = "mean box of the validation part"
 

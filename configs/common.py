@@ -29,6 +29,7 @@ def base() -> config_dict.ConfigDict:
     c.data.oversample.label = ""  # class whose positives are repeated; empty for none
     c.data.oversample.share = 0.5  # of positives in an epoch
     c.data.group = ""  # attribute of films that a loss weighs by, such as body_part
+    c.data.truth = False  # learn from true labels, where they are known (phantoms)
     c.data.max_boxes = 16  # per film; more is an error
     c.data.threads = 2  # reading threads per process
 

@@ -18,13 +18,15 @@ without findings.
 Variants:
   chexnet  the default, by its name: DenseNet-121, average pooling, a linear layer
   phantom  computed films, a narrow network, as long as configs/adpd.py:phantom
+  true_labels  with `phantom`: without the errors of its reports, as ADPD learns there
 
 Paper and code differ, or leave open; each is a field:
   data.scheme     the paper keeps films with boxes out of training, the code of the others
                   all films of their patients: the latter here; cxr8_halves_image_level.
   task.box_score  of the code: how little a place looks like a film without findings,
                   not how much it looks like the class; "class" for that.
-Deviations: maps are of the features that the head pools, after the last norm and its
+Deviations: brightness, contrast and blur as in configs/adpd.py, but brightness and
+contrast of every film, not of half of them. Maps are of the features that the head pools, after the last norm and its
 ReLU; the code takes those before it. A batch is 128 films instead of 64 in two views. No
 random box where nothing is found.
 """
@@ -83,6 +85,7 @@ def get_config() -> config_dict.ConfigDict:
         {"name": "cxr_jax.evaluators.localization.Localization"},
         {"name": "cxr_jax.evaluators.detection.Detection"},
     )
+    c.report.limits = f"{c.report.limits} A map shows influence on a score, not the extent of a finding."
     c.report.title = "CheXNet, boxes of its maps"
     c.report.model = "CheXNet"
     c.report.published_boxes = adpd.published()
@@ -104,4 +107,10 @@ def phantom(c: config_dict.ConfigDict) -> None:
     c.task.side = 128
 
 
-VARIANTS = {"chexnet": chexnet, "phantom": phantom}
+def true_labels(c: config_dict.ConfigDict) -> None:
+    """With `phantom`: learns from true labels, as the regions of ADPD's phantom are true."""
+    c.data.truth = True
+    c.report.title += ", true labels"
+
+
+VARIANTS = {"chexnet": chexnet, "phantom": phantom, "true_labels": true_labels}

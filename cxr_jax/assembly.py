@@ -39,9 +39,15 @@ def make_task(config: config_dict.ConfigDict, division: Division) -> Task:
         known = configs.build(spec)
         classes = tuple(getattr(known, "labelled", known.classes))
         labels = division.labels(classes)
-        spec["terms"] = frequencies.count_terms(
+        counted = frequencies.count_terms(
             spec["terms"], labels, classes=classes, groups=division.train_groups()
         )
+        if config.data.truth and list(counted) != list(configs.plain(spec["terms"])):
+            raise ConfigError(
+                "data.truth=True: task.terms are weighed by counts of the labels, which"
+                " are not what is learnt; give numbers"
+            )
+        spec["terms"] = counted
     return configs.build(spec)
 
 

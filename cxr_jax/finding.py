@@ -168,7 +168,7 @@ class Finding:
         return {"name": self.name, "findings": found, **boxes, **origin, **note}
 
     def plot(self, classes: Sequence[str] | None = None, *, side: float = 2.6) -> Plot:
-        """The film, and under the map of each class again.
+        """The film, and under the map of each class again, with its boxes.
 
         What speaks for a class (above 0) is coloured, the more opaque the more it says;
         all panels share one scale, from 0 to the highest value among them.
@@ -182,19 +182,19 @@ class Finding:
             A matplotlib figure; a notebook shows it.
 
         Raises:
-            ConfigError: a class that is not there, or a finding without maps.
+            ConfigError: a class that is not there, or a finding without maps and boxes.
         """
         columns = self._columns(classes)
-        if self.maps is None:
+        if self.maps is None and self.boxes is None:
             raise ConfigError(
-                "plot: this finding holds no maps; predict with maps=True, and a task"
-                " that gives maps"
+                "plot: this finding holds neither maps nor boxes; predict with maps=True,"
+                " and a task that gives maps"
             )
         origin = f"\ntrained on {self.trained_on}" if self.trained_on else ""
         panels = [
             Panel(
                 title=self._caption(column),
-                heat=self.maps[..., column],
+                heat=None if self.maps is None else self.maps[..., column],
                 boxes=[box for name, _, box in self.boxes or () if name == c],
             )
             for column, c in ((k, self.classes[k]) for k in columns)

@@ -1,7 +1,7 @@
 """Elementwise losses: pure functions of logits ``z`` and labels ``y``, no reduction.
 
-``p = σ(z)`` throughout, but for the one loss of numbers. Labels lie in [0, 1]; which of them are known, and how elements
-become a number, is ``objective.Term``'s business. Values and gradients are finite for
+``p = σ(z)`` throughout; ``absolute`` alone is of numbers. Labels lie in [0, 1]; which of
+them are known, and how elements become a number, is ``objective.Term``'s business. Values and gradients are finite for
 every finite logit: powers and logarithms are taken of nothing that can be zero.
 """
 

@@ -73,6 +73,7 @@ def _open(
     fields = pipeline.Fields(
         classes=labelled if learn else task.classes,
         truth="truth" in dataset.features,
+        learn_truth=learn and config.data.truth,
         regions=learn and "regions" in reads,
         group=None if division.groups is None else division.groups.code,
     )

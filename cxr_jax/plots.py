@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from cxr_jax.predictions import RESEARCH_USE
 
 MAPS_SHOW = "A map shows influence, not extent."
+BOXES_SHOW = "A box says where a finding is placed, not how far it reaches."
 INK, FAINT, FRAME = "#1f2933", "#52606d", "#4fd1c5"
 # Small films are drawn with square pixels, so that maps over them are smooth.
 LEAST_SIDE = 320
@@ -25,12 +26,12 @@ class Panel:
 
     Attributes:
         title: above it.
-        heat: float ``[h, w]``, the map.
+        heat: float ``[h, w]``, the map, or None.
         boxes: xyxy in [0, 1].
     """
 
     title: str
-    heat: np.ndarray
+    heat: np.ndarray | None
     boxes: Sequence[tuple[float, ...]] = ()
 
 
@@ -55,17 +56,18 @@ def draw(
     unit: str,
     side: float,
 ) -> Plot:
-    """The film, then the film under each map; all maps on one scale from 0.
+    """The film, then the film under each map, with its boxes; one scale from 0 for maps.
 
     Args:
         film: uint8 ``[S, S]``.
-        panels: at least one.
+        panels: at least one; all have a map, or none.
         title: of the film.
         shape: height and width that the film had: its proportions.
         unit: of the maps, in words.
         side: height of a panel, in inches.
     """
-    limit = max(float(panel.heat.max()) for panel in panels)
+    heats = [panel.heat for panel in panels if panel.heat is not None]
+    limit = max((float(heat.max()) for heat in heats), default=0.0)
     film = film.repeat(-(-LEAST_SIDE // len(film)), axis=0)
     film = film.repeat(len(film) // film.shape[1], axis=1)
     count = len(panels) + 1
@@ -77,13 +79,18 @@ def draw(
     aspect = shape[0] / shape[1]
     _show(first, film, title, aspect)
     for axes, panel in zip(others, panels, strict=True):
-        _show(axes, blend(film, panel.heat, limit=limit), panel.title, aspect)
+        heat = panel.heat
+        under = film if heat is None else blend(film, heat, limit=limit)
+        _show(axes, under, panel.title, aspect)
         for x1, y1, x2, y2 in panel.boxes:
             at = (x1 * len(film) - 0.5, y1 * len(film) - 0.5)
             reach = ((x2 - x1) * len(film), (y2 - y1) * len(film))
             axes.add_patch(Rectangle(at, *reach, fill=False, edgecolor=FRAME))
-    _draw_scale(others[-1], limit, unit)
-    words = f"{MAPS_SHOW} {RESEARCH_USE}"
+    shows = [BOXES_SHOW] if any(panel.boxes for panel in panels) or not heats else []
+    if heats:
+        _draw_scale(others[-1], limit, unit)
+        shows.insert(0, MAPS_SHOW)
+    words = " ".join([*shows, RESEARCH_USE])
     figure.supxlabel(words, fontsize=7, color=FAINT)
     figure.get_layout_engine().set(h_pad=0.08)
     return figure

@@ -160,7 +160,7 @@ def render(evidence: Evidence, *others: Evidence) -> str:
 
 
 def _header(evidence: Evidence) -> str:
-    result, scheme = evidence.main, evidence.passport.get("scheme", "unknown")
+    result, scheme = evidence.main, evidence.judging.get("scheme", "unknown")
     metrics = result["metrics"]
     names = [name for name in CARDS if name in metrics]
     if "average_precision@truth" in names:
@@ -302,7 +302,7 @@ def _split(evidence: Evidence) -> str:
     return html.section(
         "Parts and split passport",
         tables.parts_table(evidence.results),
-        tables.passport_table(evidence.passport) if evidence.passport else "",
+        *tables.passport_tables(evidence.passport),
         balance.table(evidence.passport),
     )
 

@@ -100,7 +100,8 @@ class Run:
         split, part = self.division.named(name)
         index = split.parts[part]
         most = self.config.data.max_boxes
-        fields = self.fields
+        # Films are judged by the labels that others have, whatever trained.
+        fields = dataclasses.replace(self.fields, learn_truth=False)
         fields = dataclasses.replace(fields, max_boxes=most) if boxes else fields
 
         def batches() -> Iterator[Batch]:

@@ -62,17 +62,25 @@ class Views(Wrapper, abc.ABC):
             )
 
     def check(self, height: int, width: int) -> None:
-        """Refuses films without room for the views; computes nothing.
+        """Refuses films without room for the views, and boxes; computes nothing.
 
         Args:
             height: of the films in pixels.
             width: likewise.
 
         Raises:
-            ConfigError: they have none.
+            ConfigError: they have none, or the task predicts boxes on the device.
         """
+        if getattr(self.task, "finds_boxes", False) and not self.finishes:
+            raise self._no_mean()
         film = jax.ShapeDtypeStruct((1, height, width, 1), jnp.uint8)
         jax.eval_shape(self._views, film)
+
+    def _no_mean(self) -> ConfigError:
+        return ConfigError(
+            f"eval.tta.name={type(self).__name__}: this task predicts boxes, which have no"
+            " mean over views; set eval.tta.name to nothing"
+        )
 
     def predict(
         self,
@@ -100,10 +108,7 @@ class Views(Wrapper, abc.ABC):
 
         found = jax.lax.map(read, views)
         if found.boxes is not None or found.regions is not None:
-            raise ConfigError(
-                f"eval.tta.name={type(self).__name__}: this task predicts boxes, which"
-                " have no mean over views; set eval.tta.name to nothing"
-            )
+            raise self._no_mean()
         logits, probs = self._mean(found)
         return Prediction(
             logits=logits,

@@ -166,3 +166,15 @@ def test_films_are_read_as_those_that_judged(judged):
 def test_the_report_names_both(judged):
     page = (judged / "report/index.html").read_text()
     assert "regional/20px" in page and "boxed/16px" in page
+    head = page[: page.index('class="banner"')]
+    assert "boxed/16px" in head and "split cxr8_halves" in head
+    judging, training = page.split("Films that train: regional/20px")
+    judging = judging.split("Films that validate and judge: boxed/16px")[1]
+    split = json.loads((judged / "split.json").read_text())
+    for passport, shown, parts in (
+        (split["evaluation"], judging, ("val", "test")),
+        (split, training, ("train", "val")),
+    ):
+        assert f"Scheme {passport['scheme']}, seed {passport['seed']}" in shown
+        for part in parts:
+            assert passport["parts"][part]["sha256"] in shown

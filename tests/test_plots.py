@@ -44,3 +44,20 @@ def test_both_scales_run_from_no_colour_to_the_last():
     assert scale[0].tolist() == [128, 128, 128]
     bar = np.asarray(Image.open(io.BytesIO(overlays.color_bar(width=64, height=3))))
     np.testing.assert_array_equal(bar, scale[None].repeat(3, axis=0))
+
+
+def test_boxes_are_drawn_without_maps():
+    film = np.zeros((64, 64), np.uint8)
+    panels = [
+        plots.Panel(title="Mass", heat=None, boxes=[(0.25, 0.25, 0.75, 0.5)]),
+        plots.Panel(title="Nodule", heat=None),
+    ]
+    given = {"title": "film", "shape": (64, 64), "unit": "", "side": 2.0}
+    figure = plots.draw(film, panels, **given)
+    _, first, second = figure.axes  # the film, two classes, no scale
+    (frame,) = first.patches
+    drawn = film.repeat(5, axis=0).repeat(5, axis=1)
+    assert frame.get_width() == 0.5 * len(drawn)
+    assert frame.get_height() == 0.25 * len(drawn) and not second.patches
+    assert plots.BOXES_SHOW in figure.get_supxlabel()
+    assert plots.MAPS_SHOW not in figure.get_supxlabel()

@@ -50,6 +50,7 @@ class Fields:
         max_boxes: rows that boxes are padded to; None reads no boxes. Boxes of classes
             that are not wanted are left out, and ``label`` counts in ``classes``.
         truth: read the true labels.
+        learn_truth: give them for the labels too.
         regions: read the anatomical regions.
         group: int32 ``[N]``, one category per record of the dataset, or None.
     """
@@ -57,6 +58,7 @@ class Fields:
     classes: Sequence[str] | None = None
     max_boxes: int | None = None
     truth: bool = False
+    learn_truth: bool = False
     regions: bool = False
     group: np.ndarray | None = None
 
@@ -131,7 +133,7 @@ class Reader:
         wanted = {
             "image": True,
             "boxes": fields.max_boxes is not None,
-            "truth": fields.truth,
+            "truth": fields.truth or fields.learn_truth,
             "regions": fields.regions,
         }
         self._decoder = Decoder(dataset, [name for name in wanted if wanted[name]])
@@ -156,9 +158,11 @@ class Reader:
             "image": np.stack([example["image"] for example in examples]),
             "labels": self._labels[index],
         }
-        if self.fields.truth:
+        if self.fields.truth or self.fields.learn_truth:
             truth = np.stack([example["truth"] for example in examples])
             fields["truth"] = self.dataset.records.pick(self.classes, truth)
+        if self.fields.learn_truth:
+            fields["labels"] = fields["truth"]
         if self.fields.max_boxes is not None:
             fields["boxes"] = self._boxes(index, examples)
         if self.fields.regions:

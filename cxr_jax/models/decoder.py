@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cxr_jax import boxes
-from cxr_jax.models.layers import checked, dropout, linear_init
+from cxr_jax.models.layers import checked, dropout, linear
 from cxr_jax.models.roi import roi_align
 from cxr_jax.models.transformer import (
     MLP,
@@ -98,9 +98,7 @@ class RegionDecoder(nnx.Module):
         given = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}
         given["rngs"] = rngs
         parts = Parts(
-            linear=functools.partial(
-                nnx.Linear, **{"kernel_init": linear_init} | given
-            ),
+            linear=functools.partial(linear, **given),
             norm=functools.partial(nnx.LayerNorm, epsilon=1e-5, **given),
             heads=heads,
             widen=widen,

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,23 @@ from cxr_jax.models.depthwise import depthwise
 
 # torchvision's choice for linear layers: U(±1/√fan_in).
 linear_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def linear(features_in: int, features_out: int, **given: Any) -> nnx.Linear:
+    """A linear layer that starts as torch's: kernel and bias uniform in ±1/√fan_in.
+
+    Args:
+        features_in: fan_in.
+        features_out: of the layer.
+        given: further arguments of ``nnx.Linear``, which come before these.
+    """
+    bound = features_in**-0.5
+
+    def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    start = {"kernel_init": linear_init, "bias_init": bias_init}
+    return nnx.Linear(features_in, features_out, **start | given)
 
 
 class Conv(nnx.Module):

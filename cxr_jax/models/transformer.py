@@ -75,14 +75,17 @@ class Attention(nnx.Module):
 
     Args:
         features: d, a multiple of the heads.
-        parts: of it; projections start as Glorot's uniform.
+        parts: of it; kernels start as Glorot's uniform, biases at 0.
 
     Reference: Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.2.
     """
 
     def __init__(self, features: int, parts: Parts):
-        glorot = nnx.initializers.glorot_uniform()
-        make = functools.partial(parts.linear, features, features, kernel_init=glorot)
+        start = {
+            "kernel_init": nnx.initializers.glorot_uniform(),
+            "bias_init": nnx.initializers.zeros,
+        }
+        make = functools.partial(parts.linear, features, features, **start)
         self.query, self.key, self.value, self.out = (make() for _ in range(4))
         self.heads = parts.heads
 

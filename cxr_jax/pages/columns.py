@@ -36,7 +36,7 @@ class Part:
     def scheme(self) -> str:
         """By which the films were divided: the part's own, or else that of the run."""
         named = self.result["split"].rpartition("/")[0]
-        return named or self.run.passport.get("scheme", "split unknown")
+        return named or self.run.judging.get("scheme", "split unknown")
 
     @property
     def name(self) -> str:

@@ -60,6 +60,11 @@ class Evidence:
         return next(iter(self.results.values()))
 
     @property
+    def judging(self) -> Mapping[str, Any]:
+        """Passport of the split that the results are on: another one's, or the run's."""
+        return self.passport.get("evaluation") or self.passport
+
+    @property
     def phantom(self) -> bool:
         """Whether the films are computed: such figures never stand beside real ones."""
         return self.main["dataset"].startswith("phantom")

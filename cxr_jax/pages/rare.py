@@ -96,7 +96,7 @@ def _table(
 def _head(run: Evidence) -> str:
     block = run.main["operating_points"]
     flag = "\nIN-SAMPLE" if block.get("in_sample") else ""
-    scheme = run.passport.get("scheme", "")
+    scheme = run.judging.get("scheme", "")
     split = ", ".join(filter(None, [scheme, run.main["split"]]))
     return f"{run.name or 'Sensitivity'}\n{split}{flag}"
 

@@ -104,15 +104,27 @@ def parts_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     return html.table(["Part", "Films", *(f"mean\n{n}" for n in names)], rows)
 
 
-def passport_table(passport: Mapping[str, Any]) -> str:
-    """The split passport: parts, patients, digests."""
+def passport_tables(passport: Mapping[str, Any]) -> list[str]:
+    """Split passports: parts, patients, digests; two where other films judge."""
+    judging = passport.get("evaluation")
+    if not judging:
+        return [_passport(passport)] if passport else []
+    return [
+        _passport(judging, role="Films that validate and judge", hidden="train"),
+        _passport(passport, role="Films that train", hidden="test"),
+    ]
+
+
+def _passport(passport: Mapping[str, Any], *, role: str = "", hidden: str = "") -> str:
     rows = [
         [name, f"{p['images']:,}", f"{p['patients']:,}", p["sha256"]]
         for name, p in passport.get("parts", {}).items()
+        if name != hidden
     ]
     overlap = passport.get("patient_overlap")
+    who = f"{role}: {passport.get('dataset')}. " if role else ""
     caption = (
-        f"Scheme {passport.get('scheme')}, seed {passport.get('seed')}; patients in more"
+        f"{who}Scheme {passport.get('scheme')}, seed {passport.get('seed')}; patients in more"
         f" than one part: {overlap if isinstance(overlap, int) else json.dumps(overlap)}."
     )
     headers = ["Part", "Films", "Patients", "SHA-256 of the sorted ids"]
