@@ -318,6 +318,8 @@ def narrow(c: config_dict.ConfigDict) -> None:
     )
 
 
+# Words that mean one thing each: which findings are learnt from which labels.
+ONE_OF = (("loc", "mil", "loc_mil"),)
 VARIANTS = {
     "loc": loc,
     "mil": mil,

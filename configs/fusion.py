@@ -273,6 +273,7 @@ def no_attention(c: config_dict.ConfigDict) -> None:
 
 def bce(c: config_dict.ConfigDict) -> None:
     """Cross-entropy instead of the focal loss."""
+    c.report.model += ", cross-entropy"
     (term,) = c.task.terms
     c.task.terms = ({**term, "name": "bce", "fn": {"name": "cxr_jax.losses.bce"}},)
 
@@ -280,6 +281,7 @@ def bce(c: config_dict.ConfigDict) -> None:
 def all_patients(c: config_dict.ConfigDict) -> None:
     """All patients; the report took half of them to save time."""
     c.data.patients = 1.0
+    c.report.model += ", all patients"
 
 
 def phantom(c: config_dict.ConfigDict) -> None:
@@ -354,6 +356,9 @@ def _without_maps(c: config_dict.ConfigDict) -> None:
     )
 
 
+_NETWORKS = ("simple_cnn", "densenet121", "efficientnet_b0")
+_NETWORKS += ("dense_alone", "efficient_alone")
+ONE_OF = ((*_NETWORKS, "fusion"), (*_NETWORKS, "no_attention"))
 VARIANTS = {
     "simple_cnn": simple_cnn,
     "densenet121": densenet121,

@@ -117,6 +117,11 @@ def load(
                 f"unknown variant {word!r} of {path}; known: "
                 f"{', '.join(module.VARIANTS)}{_near(word, module.VARIANTS)}"
             )
+    for group in getattr(module, "ONE_OF", ()):
+        if len(both := [word for word in group if word in given]) > 1:
+            raise ConfigError(
+                f"variants {', '.join(both)} of {path} exclude each other: give one"
+            )
     for word, edit in module.VARIANTS.items():
         if word in given:
             edit(config)

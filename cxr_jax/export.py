@@ -23,6 +23,9 @@ from cxr_jax.tasks.classify import Classify
 log = logging.getLogger(__name__)
 
 # What the libraries whose layout this is add to every variance.
+# What that layout has a place for.
+DENSE = ("cxr_jax.models.densenet.", "cxr_jax.models.gray.")
+HEAD = "cxr_jax.models.heads.PoolThenClassify"
 EPSILON = layouts.LAYOUTS["torchvision"].epsilon
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _REFUSED += (errno.EISDIR, errno.ENOENT)
@@ -100,6 +103,13 @@ def _origin(found: Best) -> Origin:
         raise ConfigError(
             f"task.name={found.config['task']['name']}: an export describes runs of"
             f" {Classify.__module__}.{Classify.__name__}; load the run itself"
+        )
+    parts = [task.model["name"], task.head["name"]]
+    if not parts[0].startswith(DENSE) or parts[1] != HEAD:
+        raise ConfigError(
+            f"{' under '.join(part.rpartition('.')[2] for part in parts)}: an export is"
+            " in torchvision's layout, which has DenseNets under one linear layer"
+            f" ({HEAD.rpartition('.')[2]}) alone; load the run itself"
         )
     epsilon = task.model.get("epsilon", EPSILON)
     if epsilon != EPSILON:

@@ -19,6 +19,7 @@ COLUMNS = (
     *("class", "probability", "calibrated"),
     *("threshold", "reading", "prevalence"),
 )
+SPREAD_COLUMN = "score ± spread"
 SHOWN = 3
 
 
@@ -92,25 +93,37 @@ class Finding:
         return self.std > self.max_std
 
     def table(self) -> "Table":
-        """Every class with its probability, threshold and reading; prints as text."""
+        """Every class with its probability, threshold and reading; prints as text.
+
+        Where dropout was sampled, a column more: the score with its spread. A calibrated
+        probability is another number on another scale, so the spread is not beside it.
+        """
         rows = []
         for c, name in enumerate(self.classes):
             prob = f"{self.probs[c]:.4f}"
-            spread = "" if self.std is None else f" ± {self.std[c]:.4f}"
-            spread += f" ({FLAGGED})" if self.flagged[c] else ""
             scored = "" if self.calibrated[c] else f" ({UNCALIBRATED})"
             asked = " (asked for)" if self.site[c] else ""
             rows.append(
                 (
                     name,
-                    prob + spread + scored,
+                    prob + scored,
                     "yes" if self.calibrated[c] else "no",
                     _number(self.shown_thresholds[c]),
                     self.readings[c],
                     _number(self.prevalence[c]) + asked,
+                    *self._spread(c),
                 )
             )
-        return Table(title=self.name, rows=tuple(rows), notes=self._notes())
+        columns = COLUMNS if self.std is None else (*COLUMNS, SPREAD_COLUMN)
+        return Table(
+            title=self.name, rows=tuple(rows), notes=self._notes(), columns=columns
+        )
+
+    def _spread(self, column: int) -> tuple[str, ...]:
+        if self.std is None:
+            return ()
+        flag = f" ({FLAGGED})" if self.flagged[column] else ""
+        return (f"{self.raw[column]:.4f} ± {self.std[column]:.4f}{flag}",)
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
@@ -133,7 +146,10 @@ class Finding:
                 " of the calibration films, unless asked for."
             )
         if self.std is not None:
-            notes.append(f"±: {SPREAD}. Flagged: spread above {self.max_std:g}.")
+            notes.append(
+                f"Score: as the model gives it; ±: {SPREAD}. Flagged: spread above"
+                f" {self.max_std:g}."
+            )
         if self.trained_on:
             what = "trained and calibrated" if self.calibrated.any() else "trained"
             notes.append(
@@ -164,6 +180,10 @@ class Finding:
             found[name]["reading"] = self.readings[c]
         boxes = {} if self.boxes is None else {"boxes": self.boxes}
         origin = {"trained_on": self.trained_on} if self.trained_on else {}
+        if self.std is not None:
+            origin |= {"std_of": "raw"}
+        if np.isfinite(self.thresholds).any():
+            origin |= {"threshold_of": "raw"}
         note = {"note": RESEARCH_USE}
         return {"name": self.name, "findings": found, **boxes, **origin, **note}
 
@@ -240,17 +260,19 @@ class Table:
 
     Attributes:
         title: name of the film.
-        rows: one per class, in the order of ``COLUMNS``.
+        rows: one per class, in the order of ``columns``.
         notes: what must be read with it.
+        columns: their heads.
     """
 
     title: str
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    columns: tuple[str, ...] = COLUMNS
 
     def __str__(self) -> str:
-        lines = [COLUMNS, *self.rows]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(COLUMNS))]
+        lines = [self.columns, *self.rows]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
         text = [
             "  ".join(f"{cell:{w}}" for cell, w in zip(line, widths)).rstrip()
             for line in lines
@@ -268,7 +290,7 @@ class Table:
         notes = "<br>".join(html.escape(note) for note in self.notes)
         return (
             f"<table><caption>{html.escape(self.title)}</caption>"
-            f"{row('th', COLUMNS)}{body}</table><p><small>{notes}</small></p>"
+            f"{row('th', self.columns)}{body}</table><p><small>{notes}</small></p>"
         )
 
 

@@ -82,9 +82,19 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
             "trained on": found.config["data"]["dataset"],
             "step": found.step,
             "weights_sha256": found.weights_sha256,
+            **_passes(asked.get("mc") or {}, seed),
         },
         batch_size=batch_size,
     )
+
+
+def _passes(asked: Mapping[str, Any], seed: int) -> dict[str, str]:
+    """What the probabilities are, where dropout was sampled."""
+    if not asked.get("samples"):
+        return {}
+    of = "their mean" if asked["probs"] == sampled.MEAN else "the plain pass"
+    said = f"{asked['samples']}, masks of seed {seed}; the score is {of}"
+    return {"passes with dropout": said}
 
 
 def _from_file(path: pathlib.Path, batch_size: int) -> Predictor:

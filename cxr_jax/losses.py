@@ -84,12 +84,16 @@ def focal(
         Same shape, ≥ 0.
 
     Raises:
-        ConfigError: another treatment.
+        ConfigError: another treatment, or a number outside its range.
 
     Reference: Lin et al., Focal loss for dense object detection, ICCV 2017, equation 5.
     """
     if treatment not in ALPHA:
         raise ConfigError(f"focal: treatment={treatment!r}: {', '.join(ALPHA)}")
+    if gamma < 0 or not (alpha is None or 0 <= alpha <= 1):
+        raise ConfigError(
+            f"focal: gamma={gamma}, alpha={alpha}: gamma ≥ 0, alpha in [0, 1]"
+        )
     a_pos = 1.0 if alpha is None or treatment == "none" else alpha
     a_neg = 1.0 - a_pos if treatment == "balanced" and alpha is not None else a_pos
     positive, negative = _nll(logits)

@@ -101,6 +101,12 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         parser.error("--runs is of --mode=report")
     if arguments.mode != "predict" and (arguments.samples or arguments.max_std):
         parser.error("--samples and --max_std are of --mode=predict")
+    if arguments.samples < 0:
+        parser.error(f"--samples={arguments.samples}: give 0 or more")
+    if arguments.mode in ("predict", "export") and (arguments.config or overrides):
+        parser.error(
+            f"--mode={arguments.mode} reads what the workdir says: leave out --config"
+        )
     if arguments.mode == "predict":
         needed = ("workdir", "inputs", "output")
     elif arguments.mode == "export":

@@ -204,10 +204,12 @@ class Predictor:
             yield self._finding(film, one, *limits)
 
     def _check_spread(self, samples: int, max_std: float) -> None:
-        if samples < 0 or not max_std >= 0:
+        if not isinstance(samples, int) or samples < 0 or samples == 1:
             raise ConfigError(
-                f"samples={samples}, max_std={max_std}: numbers from 0 on are allowed"
+                f"samples={samples!r}: give 0, or 2 and more passes: one has no spread"
             )
+        if not max_std >= 0:
+            raise ConfigError(f"max_std={max_std}: a number from 0 on is allowed")
         if samples and not self._drops:
             raise ConfigError(
                 f"samples={samples}: this network has no dropout, so its spread is 0;"

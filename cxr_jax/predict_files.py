@@ -120,7 +120,7 @@ def predict_files(
     spread.unlink(missing_ok=True)  # of an earlier reading
     if rows and rows[0].std is not None:
         write_atomically(spread, format_uncertainty(_spread(table, rows)))
-    write_atomically(output / "predictions.txt", _sidecar(reader, rows, films))
+    write_atomically(output / "predictions.txt", _sidecar(reader, rows, films, samples))
     say(
         f"{len(rows)} of {len(films.paths)} films read, {rejected} rejected,"
         f" {films.ignored} other files ignored: {output}"
@@ -262,7 +262,9 @@ def _spread(table: Predictions, rows: Sequence[Finding]) -> Predictions:
     )
 
 
-def _sidecar(reader: Predictor, rows: Sequence[Finding], films: Inputs) -> str:
+def _sidecar(
+    reader: Predictor, rows: Sequence[Finding], films: Inputs, samples: int
+) -> str:
     """What the columns are, in words."""
     about = [f"{key}: {value}" for key, value in reader.about.items()]
     lines = [RESEARCH_USE, *about, f"films: {len(rows)} of {len(films.paths)}"]
@@ -279,7 +281,8 @@ def _sidecar(reader: Predictor, rows: Sequence[Finding], films: Inputs) -> str:
         point = f"; threshold {bar:.9g} on the score" if np.isfinite(bar) else ""
         lines.append(f"  {name}: {word}{point}")
     if rows and rows[0].std is not None:
-        lines.append(f"uncertainty.csv: of the scores, {SPREAD}.")
+        asked = f" over {samples} passes, masks of seed 0" if samples else ""
+        lines.append(f"uncertainty.csv: of the scores, {SPREAD}{asked}.")
         flags = sum(int(row.flagged.sum()) for row in rows)
         bar = rows[0].max_std
         lines.append(f"{flags} findings are flagged: their spread is above {bar:g}.")

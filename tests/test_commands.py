@@ -20,6 +20,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 CHEXNET = str(ROOT / "configs" / "chexnet.py")
 
 
+PREDICT = ("--mode=predict", "--workdir=r", "--inputs=f", "--output=o")
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     """``main`` in this process, which keeps its signals, hooks and variables."""
@@ -69,6 +72,12 @@ def refused(result, words):
                 "--samples=x",
             ],
             "--samples: invalid int value: 'x'",
+        ),
+        ([*PREDICT, "--samples=-1"], "--samples=-1: give 0 or more"),
+        ([*PREDICT, "--config.eval.mc.samples=9"], "reads what the workdir says"),
+        (
+            ["--mode=export", "--workdir=r", "--output=o", f"--config={CHEXNET}"],
+            "leave",
         ),
     ],
 )

@@ -166,3 +166,17 @@ def test_every_config_of_the_project_loads_with_every_variant():
             config = configs.load(f"{path}:{word}")
             assert config.name == path.stem
             json.loads(configs.to_json(config))
+
+
+def test_variants_that_exclude_each_other_are_refused(tmp_path):
+    file = tmp_path / "c.py"
+    file.write_text(
+        "from configs import common\n\n\ndef get_config():\n    return common.base()\n\n\n"
+        "def nothing(c):\n    del c\n\n\n"
+        "VARIANTS = dict.fromkeys(('a', 'b', 'c'), nothing)\n"
+        "ONE_OF = (('a', 'b'),)\n"
+    )
+    with pytest.raises(ConfigError, match="a, b of .* exclude each other"):
+        configs.load(f"{file}:b,a", check=False)
+    for words in ("a,c", "b,c", "c"):
+        assert configs.load(f"{file}:{words}", check=False).variants

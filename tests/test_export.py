@@ -1,5 +1,6 @@
 """A run and its export read films alike, and a file can ask for nothing but our parts."""
 
+import copy
 import dataclasses
 import errno
 import functools
@@ -15,7 +16,7 @@ import safetensors.numpy
 from flax import nnx
 
 import cxr_jax
-from cxr_jax import export, loading, main, tta
+from cxr_jax import best, export, loading, main, tta
 from cxr_jax.checkpoint import sha256
 from cxr_jax.errors import CheckpointError, ConfigError
 from cxr_jax.metrics.scaling import Platt
@@ -124,6 +125,26 @@ def test_an_export_reads_films_as_its_run_does(run, exported, films, caplog):
     np.testing.assert_allclose(*spread, atol=1e-6)
     for key in ("trained on", "step", "weights_sha256"):
         assert file.about[key] == whole.about[key]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"name": "cxr_jax.models.simple_cnn.SimpleCNN"}},
+        {"head": {"name": "cxr_jax.models.heads.PoolHiddenClassify"}},
+    ],
+)
+def test_a_network_without_a_place_in_the_layout_is_refused(
+    run, tmp_path, monkeypatch, changes
+):
+    found = best.read(run)
+    task = copy.copy(found.task)
+    vars(task).update(changes)
+    other = dataclasses.replace(found, task=task)
+    monkeypatch.setattr(export.best, "read", lambda workdir: other)
+    with pytest.raises(ConfigError, match="DenseNets under one linear layer"):
+        export.export_run(run, tmp_path / "out.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_stands_inside_stands_beside(run, exported):
@@ -395,7 +416,10 @@ def test_a_network_that_others_would_read_wrongly_is_refused(
     run, tmp_path, monkeypatch
 ):
     for fault, words in (
-        ({"model": {"name": "x.y", "epsilon": 1e-3}}, "which gives other numbers"),
+        (
+            {"model": {"name": "cxr_jax.models.densenet.tiny", "epsilon": 1e-3}},
+            "which gives other numbers",
+        ),
         ({}, "an export describes runs of"),
     ):
         task = narrowed() if fault else tta.Flip(task=narrowed())

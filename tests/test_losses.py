@@ -134,6 +134,15 @@ def test_focal_loss_equals_that_of_keras(balancing, ours):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"gamma": -1.0}, {"gamma": 2.0, "alpha": 2.0}, {"gamma": 0.0, "alpha": -1}],
+)
+def test_a_focal_loss_below_0_is_refused(given):
+    with pytest.raises(ConfigError, match="gamma ≥ 0, alpha in"):
+        losses.focal(np.zeros(2), np.ones(2), **given)
+
+
 def test_another_treatment_of_alpha_is_refused():
     with pytest.raises(ConfigError, match="balanced, constant, none"):
         losses.focal(Z, Y, gamma=2.0, treatment="both")

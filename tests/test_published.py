@@ -263,7 +263,7 @@ def test_phantom_runs_beside_a_real_one_keep_to_their_own_table():
 
 def test_the_plain_table_lines_up():
     lines = published.text(evidence([column(missing="its films")])).splitlines()
-    assert lines[0] == "Table 1. Research use only. Not for diagnostic use."
+    assert lines[0] == "AUROC. Research use only. Not for diagnostic use."
     rule = next(line for line in lines if line.startswith("---"))
     row = next(line for line in lines if line.startswith("Mass"))
     assert len(row) == len(rule)

@@ -346,7 +346,7 @@ def test_the_command_prints_table_1_and_sets_runs_beside_each_other(
     code, out, _ = command(*flags)
     *table, last = out.splitlines()
     assert code == 0 and last == f"report: {runs[0].resolve()}/report/index.html"
-    assert table[0].startswith("Table 1") and "Ceiling" in out and "Paper" not in out
+    assert table[0].startswith("AUROC. ") and "Ceiling" in out and "Paper" not in out
     assert any(line.startswith("Pleural Thickening  ") for line in table)
     code, out, _ = command(*flags, f"--runs={runs[1]}")
     assert code == 0 and "Ours: a" in out and "Ours: b" in out

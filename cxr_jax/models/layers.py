@@ -310,7 +310,12 @@ def dropout(
         key: random key; None reads, and returns ``x``.
         shape: of the mask, where elements fall together: ``(B, 1, 1, 1)`` drops whole
             films, which is stochastic depth; that of ``x`` by default.
+
+    Raises:
+        ConfigError: another rate.
     """
+    if not 0.0 <= rate < 1.0:
+        raise ConfigError(f"a dropout of {rate:g}: give a rate in [0, 1)")
     if key is None or rate == 0.0:
         return x
     with jax.named_scope(f"dropout {rate:g}"):

@@ -44,7 +44,7 @@ def _caption(balance: Mapping[str, Any]) -> str:
         "How the split divides each label: of all its films, and of all patients who have"
         " it, the share in each part, with the number in brackets. The head gives the"
         " share aimed at. On average over labels and parts a share is away from its aim"
-        f" by {' and '.join(said)}, as a share of the aim ({NONE} left out)."
+        f" by {' and '.join(said)}, as a share of the aim (the row “{NONE}” left out)."
     )
 
 

@@ -53,7 +53,7 @@ def section(evidence: Evidence, *others: Evidence) -> str:
 
 
 def text(evidence: Evidence, *others: Evidence) -> str:
-    """Table 1 for a terminal: ours beside the published columns.
+    """AUROC for a terminal: ours beside the published columns.
 
     Runs on computed films stand in a table of their own, beside their ceilings alone.
     """
@@ -73,7 +73,7 @@ def text(evidence: Evidence, *others: Evidence) -> str:
         "\n".join([grid.text(), *(line for text in said for line in grids.wrap(text))])
         for grid, *said in shown
     ]
-    return "\n\n".join([f"Table 1. {RESEARCH_USE}", *blocks])
+    return "\n\n".join([f"AUROC. {RESEARCH_USE}", *blocks])
 
 
 def _divided(*runs: Evidence) -> tuple[list[Part], list[Part]]:
@@ -182,7 +182,8 @@ def _grid(
 def _published(column: Mapping[str, Any], listed: Sequence[str]) -> Column:
     values, missing = column["values"], column.get("missing") or {}
     # As many digits as the source gives.
-    digits = 3 if all(round(v, 3) == v for v in values.values()) else 4
+    given = (n for n in (2, 3) if all(round(v, n) == v for v in values.values()))
+    digits = next(given, 4)
     rows = missing if isinstance(missing, Mapping) else {}
     cells = {
         name: tables.number(value, digits) + (MARK if name in rows else "")

@@ -48,6 +48,7 @@ def _about(block: Block, evidence: Evidence) -> str:
         f" films share. A finding is flagged where it is above {bar}:"
         f" {block['films_flagged']:,} of {block['n']:,} films ({share:.1f}%) have such a"
         f" finding. The mean over all films and classes is {block['mean_std']:.4f}."
+        " Errors and losses below are against the labels."
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from cxr_jax.errors import ConfigError
-from cxr_jax.models import densenet, efficientnet, pooling
+from cxr_jax.models import densenet, efficientnet, layers, pooling
 from cxr_jax.models.heads import Classifier, PoolHiddenClassify, PoolThenClassify
 
 
@@ -194,3 +194,9 @@ def test_a_classifier_gives_its_head_the_key_itself_and_its_backbone_another():
     assert not np.allclose(deep, features(None))
     np.testing.assert_allclose(logits(key), model.head(deep, key=key), atol=1e-6)
     np.testing.assert_allclose(logits(None), model.head(features(None)), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5])
+def test_a_dropout_that_is_none_is_refused(rate):
+    with pytest.raises(ConfigError, match="give a rate in"):
+        layers.dropout(jnp.ones(3), rate, jax.random.key(0))
