@@ -47,14 +47,10 @@ class Detection(Evaluator):
 
     def freeze(self, predictions: Predictions) -> dict[str, Any]:
         """Mean reference box of each class, by name: where it usually is."""
-        _, targets = self._lists(predictions)
-        return {
-            USUAL: {
-                name: boxes.xyxy.mean(axis=0).tolist()
-                for name, boxes in targets.items()
-                if len(boxes)
-            }
-        }
+        columns = self._columns(predictions)
+        targets = judged_boxes.lists(predictions.targets, columns)
+        means = {n: b.xyxy.mean(axis=0).tolist() for n, b in targets.items() if len(b)}
+        return {USUAL: means}
 
     def __call__(
         self, predictions: Predictions, frozen: Mapping[str, Any] | None = None
@@ -86,6 +82,12 @@ class Detection(Evaluator):
         return {"map": blocks.metric(value, None, basis)}
 
     def _lists(self, predictions: Predictions) -> tuple[Lists, Lists]:
+        """Predicted boxes, and reference boxes."""
+        columns = self._columns(predictions)
+        found = judged_boxes.lists(predictions.boxes, columns)
+        return found, judged_boxes.lists(predictions.targets, columns)
+
+    def _columns(self, predictions: Predictions) -> dict[str, int]:
         names = predictions.classes
         columns = {n: names.index(n) for n in self.boxed if n in names}
         if not columns:
@@ -93,7 +95,7 @@ class Detection(Evaluator):
                 f"Detection: none of boxed={', '.join(self.boxed)} is a class of"
                 f" {', '.join(names)}: name some of them"
             )
-        return judged_boxes.lists(predictions, columns)
+        return columns
 
     def _judge(self, found: Lists, targets: Lists, films: int) -> dict[str, Judged]:
         return judged_boxes.judge(

@@ -16,7 +16,6 @@ from cxr_jax.metrics.detection import (
     match,
     outcomes,
 )
-from cxr_jax.predictions import Predictions
 from cxr_jax.types import Boxes
 
 IOBB = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -40,13 +39,9 @@ class Judged:
     shared: Outcomes
 
 
-def lists(predictions: Predictions, columns: Mapping[str, int]) -> tuple[Lists, Lists]:
-    """Class → its predicted boxes, and class → its reference boxes."""
-    found, targets = (
-        {name: box_list(boxes, c) for name, c in columns.items()}
-        for boxes in (predictions.boxes, predictions.targets)
-    )
-    return found, targets
+def lists(boxes: Boxes, columns: Mapping[str, int]) -> Lists:
+    """Class → its boxes."""
+    return {name: box_list(boxes, c) for name, c in columns.items()}
 
 
 def box_list(boxes: Boxes, label: int) -> BoxList:
