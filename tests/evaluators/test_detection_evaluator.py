@@ -70,6 +70,13 @@ def test_figures_are_those_of_the_metrics():
         accuracy = detection.localization_accuracy(happened)[0]
         told = found["metrics"]["loc_acc@0.3"]["per_class"][name]
         assert told["value"] == pytest.approx(accuracy[2])
+        told = found["detection"]["iobb"]
+        false = detection.false_per_film(happened)[0]
+        np.testing.assert_allclose(told["false_per_film"][name], false)
+        given["thresholds"] = told["thresholds"]
+        happened = detection.outcomes(loud, lists[1], **given, share_of_found=True)
+        accuracy = detection.localization_accuracy(happened)[0]
+        np.testing.assert_allclose(told["accuracy"][name], accuracy)
 
 
 def test_a_class_without_boxes_is_undefined_and_left_out():

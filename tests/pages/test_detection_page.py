@@ -279,6 +279,23 @@ def test_without_any_reference_box_the_page_is_written():
     assert "undefined: no reference box" in page
 
 
+def test_a_result_of_before_is_shown_without_intervals():
+    run = evidence(table())
+    block = run.main["detection"]
+    mean = block["restricted"]["map"]
+    del block["restricted_metrics"]
+    for name in ("froc", "iobb"):
+        for key in [k for k in block[name] if k.endswith(("_interval", "_mean"))]:
+            del block[name][key]
+    for row in block["rows"].values():
+        for key in ("restricted", "froc", "iobb", "false_per_film"):
+            del row[key]
+    found = only(tables_of(detection.section(run)), "Means over")
+    row = found["This run, films with a box of the class alone"]
+    assert row[0] == f"{100 * mean:.1f}"
+    assert sum(name.startswith("No boxes") for name in found) == 1
+
+
 def test_films_are_chosen_by_a_rule_that_shows_failures():
     films = table()
     samples = collect(films)
