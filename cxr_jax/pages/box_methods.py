@@ -13,7 +13,7 @@ from cxr_jax.pages.evidence import Evidence
 
 # Overlaps at which papers print figures.
 PRINTED = (0.1, 0.3, 0.5)
-ALONE = ", films with a box of the class alone"
+ALONE = "The same on films with a box of the class alone; AP ×100."
 # Figures of a run by metric: with intervals, or means of chance.
 Figures = Mapping[str, Any]
 
@@ -27,9 +27,9 @@ def columns(thresholds: Sequence[float]) -> dict[str, str]:
 
 
 def methods(evidence: Evidence, *others: Evidence) -> str:
-    """A table of runs, their means, chance, and the same on films with a box.
+    """Runs, their means and chance: on all films, and on those with a box of the class.
 
-    Runs on computed films have a table of their own. What papers print stands below.
+    Runs on computed films have tables of their own. What papers print stands below.
     """
     runs = [run for run in (evidence, *others) if run.main.get("detection")]
     groups = evidences.apart(*runs)
@@ -40,7 +40,7 @@ def methods(evidence: Evidence, *others: Evidence) -> str:
 
 
 def _table(runs: Sequence[Evidence], *, alone: bool) -> str:
-    """Runs on films of one kind.
+    """Two tables of runs on films of one kind.
 
     Args:
         runs: with boxes.
@@ -49,8 +49,9 @@ def _table(runs: Sequence[Evidence], *, alone: bool) -> str:
     listed = sorted({t for run in runs for t in _block(run)["thresholds"]})
     shown = columns(listed)
     names = ["This run"] if alone else [_name(run, runs[0]) for run in runs]
-    rows = _rows(runs, names, shown, _all, _chance)
-    rows += _rows(runs, names, shown, _restricted, _restricted_chance, suffix=ALONE)
+    ranked = {k: head for k, head in shown.items() if not _is_accuracy(k)}
+    whole = _rows(runs, names, shown, _all, _chance)
+    boxed = _rows(runs, names, ranked, _restricted, _restricted_chance)
     units = dict.fromkeys(
         run.main["metrics"]["map"]["mean"]["resampling_unit"] for run in runs
     )
@@ -59,7 +60,12 @@ def _table(runs: Sequence[Evidence], *, alone: bool) -> str:
         f"{kind}Means over the boxed classes, {_films(runs, names)}; AP ×100; 95%"
         f" intervals in brackets, resampling unit: {', '.join(units)}.{_kept(runs, names)}"
     )
-    return html.table(["", *shown.values()], rows, caption=caption)
+    return "\n".join(
+        [
+            html.table(["", *shown.values()], whole, caption=caption),
+            html.table(["", *ranked.values()], boxed, caption=kind + ALONE),
+        ]
+    )
 
 
 def _rows(
@@ -68,18 +74,16 @@ def _rows(
     shown: Mapping[str, str],
     get: Callable[[Evidence], Figures],
     chance: Callable[[Evidence], Mapping[str, Figures]],
-    *,
-    suffix: str = "",
 ) -> list[list[str]]:
     """Runs, means of those that differ in seeds alone, and chance once for each films."""
     rows = [
-        [name + suffix, *(_cell(get(run).get(k), k) for k in shown)]
+        [name, *(_cell(get(run).get(k), k) for k in shown)]
         for name, run in zip(names, runs, strict=True)
     ]
     repeated = [some for some in _groups(runs, _but_seeds) if _varied(some)]
     for same in repeated:
         told = f": mean ± sd of {len(same)} runs, other {_varied(same)}"
-        name = (same[0].network or same[0].name) + suffix + told
+        name = (same[0].network or same[0].name) + told
         rows.append([name, *(_spread([get(run) for run in same], k) for k in shown)])
     of = dict(zip(map(id, runs), names, strict=True))
     groups = _groups(runs, _judged_on)
@@ -89,13 +93,13 @@ def _rows(
         )
         for row, found in chance(some[0]).items():
             cells = [_cell(found.get(k), k) for k in shown]
-            rows.append([row.capitalize() + suffix + whose, *cells])
+            rows.append([row.capitalize() + whose, *cells])
     for some in _distinct([_one_each(same) for same in repeated]):
         told = f": mean ± sd of {len(some)} {_halves(some[0])}"
         for row in chance(some[0]):
             found = [chance(run).get(row, {}) for run in some]
             cells = [_spread(found, k) for k in shown]
-            rows.append([row.capitalize() + suffix + told, *cells])
+            rows.append([row.capitalize() + told, *cells])
     return rows
 
 

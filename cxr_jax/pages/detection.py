@@ -13,6 +13,7 @@ from cxr_jax.pages.evidence import Evidence
 
 COLORS = (figures.BLUE, figures.ORANGE, figures.INK, figures.FAINT)
 MEAN = "Mean"
+DIGITS = 2  # Of figures of which a line has many.
 
 
 def section(evidence: Evidence, *others: Evidence) -> str:
@@ -51,8 +52,8 @@ def _words(block: Mapping[str, Any]) -> str:
         f" {box_methods.overlaps(block['thresholds'])}. Localisation"
         " accuracy (loc-acc) counts films without any box of the class as successes: a"
         f" method that predicts nothing scores high, so nothing is ranked by it.{loud}"
-        f" {_unboxed(block)} The last lines of the table leave films without a box of the"
-        " class out."
+        f" {_unboxed(block)} The second table leaves films without a box of the class"
+        " out."
     )
 
 
@@ -282,10 +283,12 @@ def _several(
         for row, told in sides.items()
     ]
     return rows + [
-        [row.capitalize(), *map(tables.number, chance(values))]
+        [row.capitalize(), *(tables.number(value, DIGITS) for value in chance(values))]
         for row, values in block["rows"].items()
     ]
 
 
 def _cell(value: float | None, low: float | None, high: float | None) -> str:
-    return tables.or_dash({"value": value, "low": low, "high": high})
+    if value is None:
+        return tables.number(None)
+    return tables.interval({"value": value, "low": low, "high": high}, DIGITS)
