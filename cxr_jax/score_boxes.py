@@ -11,9 +11,10 @@ from cxr_jax import box_scoring, evaluate, scoring
 from cxr_jax.data import parts
 from cxr_jax.data.labelled import LabelSource
 from cxr_jax.evaluators.detection import Detection
+from cxr_jax.evaluators.detection_blocks import shown_at
 
-# What is said beside the headline: an accuracy, and what no box at all reaches.
-ACCURACY, NONE = "loc_acc@0.3", "no boxes"
+# What an accuracy is said beside: that of no box at all.
+NONE = "no boxes"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,10 @@ def words(result: Mapping[str, Any]) -> Sequence[str]:
     block = result.get("detection")
     if not block:
         return []
-    ours, none = result["metrics"][ACCURACY]["mean"]["value"], block["rows"][NONE]
-    found = [f"{ACCURACY}: {ours:.3f}; without any box it is {none[ACCURACY]:.3f}"]
+    name, found = f"loc_acc@{shown_at(block['thresholds']):g}", []
+    mean, none = result["metrics"][name]["mean"], block["rows"][NONE][name]
+    if mean["value"] is not None:
+        found.append(f"{name}: {mean['value']:.3f}; without any box it is {none:.3f}")
     if count := block["unboxed"]:
         found.append(
             f"{count:,} of {block['n']:,} films have a label of these classes that nobody"

@@ -140,7 +140,8 @@ from configs import common
 def get_config():
     c = common.base()
     name = "cxr_jax.evaluators.detection.Detection"
-    c.eval.evaluators += ({"name": name, "keep_above": 0.85, "boxed": ("Nodule",)},)
+    c.eval.evaluators += ({"name": name, "keep_above": 0.85, "boxed": ("Nodule",),
+        "thresholds": (0.4, 0.6)},)
     c.report.published_boxes = (
         {"name": "Theirs", "source": "a paper", "split": "films", "values": {"map": 9.1}},
     )
@@ -149,7 +150,7 @@ VARIANTS = {}
 """
 
 
-def test_a_config_says_how_boxes_are_judged_and_what_was_published(five, page):
+def test_a_config_says_how_boxes_are_judged_and_what_was_published(five, page, capsys):
     (five.root / "configs").mkdir()
     (five.root / "configs" / "mine.py").write_text(CONFIG)
     config = f"--config={five.root / 'configs' / 'mine.py'}"
@@ -158,6 +159,8 @@ def test_a_config_says_how_boxes_are_judged_and_what_was_published(five, page):
     assert (block["keep_above"], block["boxed"]) == (0.85, ["Mass", "Nodule"])
     ours, theirs = page().split("As printed, not measured here")
     assert "9.10" in theirs and "9.10" not in ours
+    assert "IoU 0.4 to 0.6" in page()
+    assert "loc_acc@0.6: 0.400; without any box it is 0.200" in capsys.readouterr().out
     assert five.run(config, "--keep_above=0.1") == 0
     assert five.result()["detection"]["keep_above"] == 0.1
 

@@ -5,7 +5,7 @@ that a resample of patients is nothing but weights. NumPy, float64.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -130,20 +130,16 @@ def average_precision(hits: Hits, weights: np.ndarray | None = None) -> np.ndarr
     """
     weights = _films(hits, weights)
     targets = weights @ hits.targets
-    counted = weights[:, hits.film]
-    passed = counted.cumsum(axis=1)[:, hits.last]
     out = np.full((len(weights), len(hits.hit)), np.nan)
-    percent = np.arange(RECALLS)
-    for t, hit in enumerate(hits.hit):
-        true = (counted * hit).cumsum(axis=1)[:, hits.last]
-        precision = _share(true, passed)
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    wanted = np.arange(RECALLS) * targets[:, None]
+    for t, (true, passed) in enumerate(_at_hits(hits, weights)):
+        best = np.maximum.accumulate(_share(true, passed)[:, ::-1], axis=1)[:, ::-1]
         # One column behind the last: a recall that is never reached has precision 0.
         best = np.pad(best, ((0, 0), (0, 1)))
-        for r in np.flatnonzero(targets):
-            # In whole numbers: 0.29 · 100 is not 29.
-            at = np.searchsorted(100 * true[r], percent * targets[r], side="left")
-            out[r, t] = best[r, at].mean()
+        # In whole numbers: 0.29 · 100 is not 29.
+        at = _search(100 * true, wanted, side="left")
+        out[:, t] = np.take_along_axis(best, at, axis=1).mean(axis=1)
+    out[targets == 0] = np.nan
     return out
 
 
@@ -249,15 +245,47 @@ def froc(
     """
     weights = _films(hits, weights)
     targets, films = weights @ hits.targets, weights.sum(axis=1)
-    counted = weights[:, hits.film]
     out = np.full((len(weights), len(hits.hit), len(rates)), np.nan)
-    for t, hit in enumerate(hits.hit):
-        true = (counted * hit).cumsum(axis=1)[:, hits.last]
-        false = (counted * ~hit).cumsum(axis=1)[:, hits.last]
-        for r in np.flatnonzero(targets):
-            at = np.searchsorted(false[r], np.asarray(rates) * films[r], side="right")
-            out[r, t] = np.append(0, true[r])[at] / targets[r]
+    allowed = np.asarray(rates) * films[:, None]
+    some = targets > 0
+    for t, (true, passed) in enumerate(_at_hits(hits, weights)):
+        at = _search(passed - true, allowed, side="right")
+        most = np.take_along_axis(np.pad(true, ((0, 0), (1, 0))), at, axis=1)
+        out[some, t] = most[some] / targets[some, None]
     return out
+
+
+def _at_hits(
+    hits: Hits, weights: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What was found, and what was said, by the end of each group of scores with a hit.
+
+    Between hits precision falls, recall stays and false positives grow: the best of
+    either curve is at these.
+
+    Yields:
+        For each threshold true positives and boxes so far, ``[R, K]``.
+    """
+    counted = weights[:, hits.film]
+    passed = counted.cumsum(axis=1)
+    ends = np.flatnonzero(hits.last)
+    group = np.cumsum(hits.last) - hits.last
+    for hit in hits.hit:
+        own = np.flatnonzero(hit)
+        final = np.ones(len(own), bool)
+        final[:-1] = group[own[1:]] != group[own[:-1]]
+        true = counted[:, own].cumsum(axis=1)[:, final]
+        yield true, passed[:, ends[group[own[final]]]]
+
+
+def _search(rows: np.ndarray, wanted: np.ndarray, *, side: str) -> np.ndarray:
+    """``np.searchsorted`` of each row in its own: rising numbers, none below 0."""
+    step = max(rows.max(initial=0), wanted.max(initial=0)) + 1
+    number = np.arange(len(rows))[:, None]
+    # One rising list: each row begins above all of the last.
+    shifted = ((a + step * number).ravel() for a in (rows, wanted))
+    at = np.searchsorted(*shifted, side=side).reshape(wanted.shape)
+    return at - rows.shape[1] * number
 
 
 def _films(hits: Hits, weights: np.ndarray | None) -> np.ndarray:

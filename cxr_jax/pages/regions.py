@@ -13,6 +13,8 @@ COLUMNS = {
     "iou": "Mean IoU",
     "usual": "Usual place",
     "difference": "Difference",
+    "found": "Present\nand found",
+    "falsely_found": "Absent\nbut found",
 }
 
 
@@ -33,7 +35,7 @@ def section(evidence: Evidence) -> str:
         "IoU of each predicted region with the true one, over films where it is there;"
         f" {block['n']:,} films, {block['resamples']:,} resamples, resampling unit:"
         f" {block['resampling_unit']}. Usual place: the mean box of the region on the"
-        " validation part, the same on every film."
+        f" validation part, the same on every film.{_unknown(block)}{_presence(block)}"
     )
     return html.section(
         "Anatomical regions",
@@ -48,6 +50,30 @@ def section(evidence: Evidence) -> str:
                 ["Region", "Films", *shown.values()], rows, caption=caption, total=True
             ),
         ),
+    )
+
+
+def _unknown(block: Mapping[str, Any]) -> str:
+    """Regions without a usual place; means of different regions are not subtracted."""
+    names = [
+        name
+        for name, found in block["per_region"].items()
+        if "usual" in found and found["usual"]["value"] is None and found["n"]
+    ]
+    if not names:
+        return ""
+    return (
+        f" It is unknown of {', '.join(names)}, on no film of the validation part: the"
+        " means of usual place and difference leave them out."
+    )
+
+
+def _presence(block: Mapping[str, Any]) -> str:
+    if "found" not in block["mean"]:
+        return ""
+    return (
+        " Share of the films where a region is, and of those where it is not, on which it"
+        f" is found: its presence has a probability above {block['present_above']:.2f}."
     )
 
 

@@ -1,5 +1,9 @@
 """The detection protocol on made-up films: figures, intervals, and the rows of chance."""
 
+import dataclasses
+import functools
+
+import jax
 import numpy as np
 import pytest
 
@@ -7,7 +11,7 @@ from cxr_jax.errors import ConfigError
 from cxr_jax.evaluators.base import plain
 from cxr_jax.evaluators.detection import IOU, USUAL, Detection
 from cxr_jax.labels import CXR8
-from cxr_jax.metrics import detection
+from cxr_jax.metrics import bootstrap, detection
 from cxr_jax.predictions import Predictions
 from cxr_jax.types import Boxes
 
@@ -66,6 +70,13 @@ def test_figures_are_those_of_the_metrics():
         accuracy = detection.localization_accuracy(happened)[0]
         told = found["metrics"]["loc_acc@0.3"]["per_class"][name]
         assert told["value"] == pytest.approx(accuracy[2])
+        told = found["detection"]["iobb"]
+        false = detection.false_per_film(happened)[0]
+        np.testing.assert_allclose(told["false_per_film"][name], false)
+        given["thresholds"] = told["thresholds"]
+        happened = detection.outcomes(loud, lists[1], **given, share_of_found=True)
+        accuracy = detection.localization_accuracy(happened)[0]
+        np.testing.assert_allclose(told["accuracy"][name], accuracy)
 
 
 def test_a_class_without_boxes_is_undefined_and_left_out():
@@ -119,14 +130,152 @@ def test_rows_of_chance_stand_beside():
     assert list(evaluator(films)["detection"]["rows"]) == ["no boxes"]
 
 
+def few_films(*, score):
+    """Three films: a box that is found, a box that is missed, a false box."""
+    there = (0.1, 0.1, 0.4, 0.4)
+    xyxy = np.array([there, (0.6, 0.6, 0.9, 0.9), there])[:, None]
+    zeros, label = np.zeros((3, 1), np.float32), np.zeros((3, 1), int)
+    boxed = np.array([[True], [True], [False]])
+    return Predictions(
+        classes=("Mass",),
+        ids=np.array(["a", "b", "c"]),
+        patients=np.array(["p", "q", "r"]),
+        studies=np.array([""] * 3),
+        index=np.arange(3),
+        probs=zeros,
+        labels=zeros,
+        boxes=Boxes(
+            xyxy=xyxy,
+            label=label,
+            mask=np.array([[True], [True], [True]]),
+            score=np.array(score)[:, None],
+        ),
+        targets=Boxes(xyxy=np.array([there] * 3)[:, None], label=label, mask=boxed),
+    )
+
+
 def test_films_with_a_box_of_the_class_alone():
-    """Without false positives elsewhere, precision can only rise."""
-    films = table()
-    found = Detection()(films)
-    restricted = found["detection"]["restricted"]
-    assert not any(name.startswith("loc_acc") for name in restricted)
-    for name, value in restricted.items():
-        assert value >= found["metrics"][name]["mean"]["value"] - 1e-12
+    """The box of the last film, which is false, is passed over there."""
+    found = Detection(resamples=40)(few_films(score=(0.5, 0.4, 0.9)))
+    block = found["detection"]
+    for name in ("map", *(f"ap@{t:g}" for t in IOU)):
+        # Recalls 0 to 50% are reached, at a precision of 1/2 and of 1.
+        whole = found["metrics"][name]["mean"]["value"]
+        assert whole == pytest.approx(51 / 101 / 2)
+        told = block["restricted_metrics"][name]
+        for figure in (told["per_class"]["Mass"], told["mean"]):
+            assert figure["value"] == pytest.approx(51 / 101)
+            assert figure["low"] == 0 and figure["high"] == 1
+        assert block["restricted"][name] == told["mean"]["value"]
+    assert set(block["restricted"]) == {"map", *(f"ap@{t:g}" for t in IOU)}
+
+
+def test_false_boxes_shares_and_free_response_by_hand():
+    """At 1/4 false boxes per film none is allowed; at 1/2 one of three, at 1 all."""
+    block = Detection(resamples=40)(few_films(score=(0.5, 0.4, 0.9)))["detection"]
+    wanted = [0, 0, 1 / 2, 1 / 2, 1 / 2, 1 / 2]
+    for t in IOU:
+        assert block["froc"]["sensitivity"]["Mass"][f"{t:g}"] == wanted
+        assert block["froc"]["sensitivity_mean"]["value"][f"{t:g}"] == wanted
+    # Found 1, false 2, missed 1.
+    np.testing.assert_allclose(block["iobb"]["accuracy"]["Mass"], 1 / 4)
+    np.testing.assert_allclose(block["iobb"]["false_per_film"]["Mass"], 2 / 3)
+    nothing = block["rows"]["no boxes"]
+    np.testing.assert_allclose(nothing["iobb"], 1 / 3)
+    np.testing.assert_allclose(nothing["false_per_film"], 0)
+    assert nothing["froc"]["0.3"] == [0] * 6
+    assert nothing["restricted"]["map"] == 0
+
+
+def repeated(films, rows):
+    """The films of a resample, drawn as often as the rows say."""
+    parts = {
+        name: Boxes(
+            **{
+                field: None if leaf is None else leaf[rows]
+                for field, leaf in vars(getattr(films, name)).items()
+            }
+        )
+        for name in ("boxes", "targets")
+    }
+    columns = ("ids", "patients", "studies", "probs", "labels")
+    told = {name: getattr(films, name)[rows] for name in columns}
+    return Predictions(
+        classes=films.classes, index=np.arange(len(rows)), **told, **parts
+    )
+
+
+SEVERAL = (("froc", "sensitivity"), ("iobb", "accuracy"), ("iobb", "false_per_film"))
+
+
+def at(figures):
+    """Of FROC those at one overlap."""
+    return figures["0.5"] if isinstance(figures, dict) else figures
+
+
+def test_intervals_are_those_of_evaluations_of_drawn_patients():
+    """Each resample is evaluated as a table of its own, film by film."""
+    films, count = table(60, error=0.08, missing=0.3), 12
+    told = Detection(resamples=count, seed=5, keep_above=0.6)(films)["detection"]
+    units = bootstrap.resampling_units(films.patients)
+    drawn = bootstrap.weights_in_chunks(jax.random.key(5), units.count, resamples=count)
+    again = []
+    for weight in np.asarray(next(drawn)).astype(int):
+        rows = np.repeat(np.arange(len(films)), weight[units.code])
+        again.append(Detection(keep_above=0.6)(repeated(films, rows))["detection"])
+
+    def check(low, high, of):
+        ends = np.percentile([of(block) for block in again], [2.5, 97.5], axis=0)
+        np.testing.assert_allclose([low, high], ends, atol=1e-12)
+        assert (ends[0] < ends[1]).any()
+
+    for block, name in SEVERAL:
+        ends = told[block][f"{name}_interval"]
+        ends = [at(ends[end]["Nodule"]) for end in ("low", "high")]
+        check(*ends, lambda found, b=block, n=name: at(found[b][n]["Nodule"]))
+        mean = told[block][f"{name}_mean"]
+        ends = [at(mean[end]) for end in ("low", "high")]
+        check(*ends, lambda found, b=block, n=name: at(found[b][f"{n}_mean"]["value"]))
+        both = [at(told[block][name][n]) for n in CLASSES[:2]]
+        np.testing.assert_allclose(at(mean["value"]), np.mean(both, axis=0))
+        assert mean["classes"] == ["Mass", "Nodule"] and "Pneumonia" in mean["left_out"]
+    for keys in (("mean",), ("per_class", "Mass")):
+
+        def figure(found, keys=keys):
+            return functools.reduce(
+                dict.__getitem__, keys, found["restricted_metrics"]["map"]
+            )
+
+        own = figure(told)
+        assert (own["resampling_unit"], own["resamples"]) == ("patient", count)
+        check(own["low"], own["high"], lambda found, of=figure: of(found)["value"])
+
+
+def test_without_any_reference_box_figures_are_null_and_say_why():
+    films = table(20)
+    none = dataclasses.replace(films.targets, mask=np.zeros((20, 3), bool))
+    films = dataclasses.replace(films, targets=none)
+    evaluator = Detection(resamples=10)
+    result = plain(evaluator(films, evaluator.freeze(table(seed=1))))
+    block = result["detection"]
+    several = [block["froc"]["sensitivity_mean"]]
+    several += [block["iobb"][f"{n}_mean"] for n in ("accuracy", "false_per_film")]
+    for told in (
+        *(one["mean"] for one in result["metrics"].values()),
+        *(one["mean"] for one in block["restricted_metrics"].values()),
+        *several,
+    ):
+        assert told["reason"] == "undefined: no reference box"
+        assert not told["classes"] and list(told["left_out"]) == list(CLASSES)
+    for told in several:
+        for end in ("value", "low", "high"):
+            values = told[end].values() if isinstance(told[end], dict) else [told[end]]
+            assert all(v is None for row in values for v in row)
+    assert block["iobb"]["accuracy"]["Mass"] == [None] * 5
+    # Boxes are false whether or not there is anything to find.
+    share = films.boxes.mask[:, 0].mean()
+    np.testing.assert_allclose(block["iobb"]["false_per_film"]["Mass"], share)
+    assert block["rows"]["no boxes"]["map"] is None
 
 
 def test_counts_say_what_was_judged():

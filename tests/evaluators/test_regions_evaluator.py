@@ -1,5 +1,7 @@
 """Regions against their usual place: by hand, then what is drawn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,15 +14,16 @@ from cxr_jax.types import Batch, Prediction, Regions
 NAMES = ("left", "right", "never")
 
 
-def table(films=40, *, seed=0, error=0.02):
+def table(films=40, *, seed=0, error=0.02, often=0.0, presence=None):
     rng = np.random.default_rng(seed)
     centre = np.array([[0.3, 0.5], [0.7, 0.5], [0.5, 0.5]])
     centre = centre + 0.05 * rng.normal(size=(films, 3, 2))
     true = np.concatenate([centre - 0.15, centre + 0.15], axis=2).astype(np.float32)
     found = (true + error * rng.normal(size=true.shape)).astype(np.float32)
-    there = rng.random((films, 3)) < (1.0, 0.7, 0.0)
+    there = rng.random((films, 3)) < (1.0, 0.7, often)
     zeros = np.zeros((films, 1), np.float32)
-    regions = Regions(xyxy=found, presence=there.astype(np.float32), probs=None)
+    said = there.astype(np.float32) if presence is None else presence
+    regions = Regions(xyxy=found, presence=said, probs=None)
     batch = Batch(
         image=None,
         labels=None,
@@ -82,3 +85,66 @@ def test_perfect_regions_reach_one():
     films, *_ = table(error=0.0)
     mean = RegionQuality(regions=NAMES)(films)["regions"]["mean"]
     assert mean["iou"]["value"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_region_without_a_usual_place_is_left_out_of_the_difference():
+    """It is on no validation film: an IoU of 0 there would flatter the difference."""
+    evaluator = RegionQuality(regions=NAMES, resamples=40)
+    frozen = evaluator.freeze(table(seed=1)[0])
+    block = plain(evaluator(table(seed=2, often=0.5)[0], frozen)["regions"])
+    told = block["per_region"]["never"]
+    assert told["n"] > 10 and 0 < told["iou"]["value"] < 1
+    for name in ("usual", "difference"):
+        assert told[name]["value"] is None and told[name]["low"] is None
+        assert told[name]["reason"] == "unknown: on no film of the validation part"
+        known = [block["per_region"][n][name]["value"] for n in NAMES[:2]]
+        assert block["mean"][name]["value"] == pytest.approx(np.mean(known))
+    three = [block["per_region"][n]["iou"]["value"] for n in NAMES]
+    assert block["mean"]["iou"]["value"] == pytest.approx(np.mean(three))
+
+
+def test_presence_by_hand():
+    """Left: found on 30 of 40. Right: on 4 of 5 where it is, on 1 of 5 where not."""
+    _, _, _, there = table()
+    said = np.zeros((40, 3), np.float32)
+    said[:30, 0] = 0.63
+    said[30:, 0] = 0.62
+    here, gone = np.flatnonzero(there[:, 1]), np.flatnonzero(~there[:, 1])
+    said[here[: len(here) * 4 // 5], 1] = 1
+    said[gone[: len(gone) // 5], 1] = 1
+    block = RegionQuality(regions=NAMES, resamples=30)(table(presence=said)[0])[
+        "regions"
+    ]
+    left, right, never = block["per_region"].values()
+    assert left["found"]["value"] == 30 / 40 and left["absent"] == 0
+    assert left["found"]["low"] < 30 / 40 < left["found"]["high"]
+    assert left["falsely_found"]["value"] is None
+    assert left["falsely_found"]["reason"] == "undefined: absent from no film"
+    share = (len(here) * 4 // 5) / len(here)
+    assert right["found"]["value"] == pytest.approx(share)
+    false = (len(gone) // 5) / len(gone)
+    assert 0 < false and right["falsely_found"]["value"] == pytest.approx(false)
+    assert right["n"] == len(here) and right["absent"] == len(gone)
+    assert never["found"]["reason"] == "undefined: on no film"
+    assert never["falsely_found"]["value"] == 0
+    mean = block["mean"]
+    assert mean["found"]["value"] == pytest.approx((30 / 40 + share) / 2)
+    assert mean["falsely_found"]["value"] == pytest.approx(false / 2)
+    assert RegionQuality(regions=NAMES, present_above=0.6)(table(presence=said)[0])[
+        "regions"
+    ]["mean"]["found"]["value"] == pytest.approx((1 + share) / 2)
+
+
+def test_without_any_region_figures_are_null_and_say_why():
+    films = table()[0]
+    nowhere = np.zeros((40, 3), bool)
+    films = dataclasses.replace(
+        films, observed=films.observed | {"regions/there": nowhere}
+    )
+    evaluator = RegionQuality(regions=NAMES, resamples=20)
+    block = plain(evaluator(films, evaluator.freeze(table(seed=1)[0]))["regions"])
+    for told in (block["mean"], *block["per_region"].values()):
+        for name in ("iou", "usual", "difference", "found"):
+            assert told[name]["value"] is None and told[name]["low"] is None
+            assert told[name]["reason"] == "undefined: on no film"
+    assert block["mean"]["falsely_found"]["value"] is not None

@@ -1,8 +1,10 @@
 """The sections on boxes: what they say is what was measured, and failures are shown."""
 
 import dataclasses
+import html
 import io
 import pathlib
+import re
 import statistics
 import tempfile
 
@@ -45,9 +47,10 @@ def table(films=60, seed=0):
     )
 
 
-def evidence(films, *, name="run"):
-    evaluator = Detection(resamples=40, keep_above=0.3)
+def evidence(films, *, name="run", dataset="phantom_chest/small", digest="", **given):
+    evaluator = Detection(resamples=40, keep_above=0.3, **given)
     found = plain(evaluator(films, evaluator.freeze(table(seed=1))))
+    main = {"n": len(films), "dataset": dataset, "split_sha256": digest, **found}
     row = {"map": 10.89, "ap@0.1": 19.99, "loc_acc@0.1": 0.85}
     published = {
         "name": "Loc-ADPD",
@@ -59,7 +62,7 @@ def evidence(films, *, name="run"):
         config={"report": {"published_boxes": [published]}},
         passport={},
         lines=(),
-        results={"test": {"n": len(films), "dataset": "phantom_chest/small", **found}},
+        results={"test": main},
         curves={},
         samples=None,
         name=name,
@@ -96,21 +99,206 @@ def test_runs_stand_side_by_side():
     assert detection.section(bare) == ""
 
 
-def test_runs_that_differ_in_seeds_alone_are_averaged():
+def tables_of(page):
+    """Caption → first cell → further cells, of every table."""
+    found = {}
+    for text in re.findall(r"<table>(.*?)</table>", page, re.DOTALL):
+        caption = re.search(r"<caption>(.*?)</caption>", text)
+        rows = [
+            [
+                html.unescape(re.sub("<.*?>", "", c))
+                for c in re.findall("<td.*?</td>", r)
+            ]
+            for r in re.findall("<tr>.*?</tr>", text)
+        ]
+        name = html.unescape(caption.group(1)) if caption else ""
+        found[name] = {row[0]: row[1:] for row in rows if row}
+    return found
+
+
+def only(found, start):
+    """The one table whose caption begins so."""
+    (rows,) = (rows for name, rows in found.items() if name.startswith(start))
+    return rows
+
+
+def seeded(run, *, seed=0, split=0, scheme="cxr8_halves"):
+    data = {"dataset": "d", "scheme": scheme, "split_seed": split}
+    return dataclasses.replace(run, config=run.config | {"data": data, "seed": seed})
+
+
+def mean_and_sd(values, times=100):
+    digits = 1 if times == 100 else 3
+    mean, sd = statistics.mean(values), statistics.stdev(values)
+    return f"{times * mean:.{digits}f} ± {times * sd:.{digits}f}"
+
+
+def of_means(run, metric="map"):
+    return run.main["metrics"][metric]["mean"]["value"]
+
+
+def test_runs_on_other_films_bring_their_own_chance():
+    """Three halves, each judged twice: six runs, three times chance, their means."""
     runs = []
-    for seed in range(3):
-        run = evidence(table(seed=seed), name=f"half {seed}")
-        config = run.config | {
-            "data": {"dataset": "d", "split_seed": seed},
-            "seed": seed,
-        }
-        runs.append(dataclasses.replace(run, config=config))
-    page = detection.section(*runs)
-    found = [100 * run.main["metrics"]["map"]["mean"]["value"] for run in runs]
-    mean, sd = statistics.mean(found), statistics.stdev(found)
-    assert f"mean ± sd of 3 runs</td><td>{mean:.1f} ± {sd:.1f}" in page
-    other = dataclasses.replace(runs[1], config=runs[1].config | {"task": {"size": 1}})
-    assert "mean ± sd" not in detection.section(runs[0], other)
+    for half in range(3):
+        run = evidence(table(60 + half, seed=half), digest=f"half {half}")
+        for seed in range(2):
+            named = dataclasses.replace(run, name=f"{half}/{seed}")
+            runs.append(seeded(named, seed=seed, split=half))
+    found = tables_of(detection.section(*runs))
+    (caption,) = (name for name in found if "Means over" in name)
+    assert (
+        "of different films: 60 films (0/0, 0/1), 61 films (1/0, 1/1), 62 films"
+        in caption
+    )
+    rows = found[caption]
+    same = "0/0: mean ± sd of 6 runs, other training seeds and halves (data.split_seed)"
+    assert rows[same][0] == mean_and_sd([of_means(run) for run in runs])
+    usual = "Mean box of the validation part"
+    for name, key in (("No boxes", "no boxes"), (usual, usual.lower())):
+        chance = [
+            run.main["detection"]["rows"][key.replace("Mean", "mean")] for run in runs
+        ]
+        for half in range(3):
+            own = rows[f"{name} ({half}/0, {half}/1)"]
+            assert own[0] == f"{100 * chance[2 * half]['map']:.1f}"
+            assert own[-1] == f"{chance[2 * half]['loc_acc@0.5']:.3f}"
+        # Each half once, however often it was judged.
+        told = rows[f"{name}: mean ± sd of 3 halves (data.split_seed)"]
+        assert told[0] == mean_and_sd([row["map"] for row in chance[::2]])
+        assert told[-1] == mean_and_sd([row["loc_acc@0.5"] for row in chance[::2]], 1)
+    boxed = only(found, "Computed films. The same on films with a box of the class")
+    for run in runs:
+        mean = run.main["detection"]["restricted_metrics"]["map"]["mean"]
+        assert boxed[run.name][0].startswith(f"{100 * mean['value']:.1f} [")
+    for told in (rows, boxed):
+        assert sum(name.startswith("No boxes") for name in told) == 3 + 1
+    told = [row["restricted"]["map"] for row in chance[::2]]
+    assert boxed[f"{usual}: mean ± sd of 3 halves (data.split_seed)"][0] == mean_and_sd(
+        told
+    )
+
+
+def test_runs_that_differ_in_training_seeds_share_their_chance():
+    run = evidence(table())
+    other = evidence(table(), name="other")
+    other.main["metrics"]["map"]["mean"]["value"] += 0.1
+    runs = [seeded(run, seed=0), seeded(other, seed=1)]
+    found = only(tables_of(detection.section(*runs)), "Computed films. Means over")
+    told = found["run: mean ± sd of 2 runs, other training seeds"]
+    assert told[0] == mean_and_sd([of_means(run) for run in runs])
+    assert list(found).count("No boxes") == 1 and "halves" not in " ".join(found)
+    same = tables_of(detection.section(seeded(run), seeded(other)))
+    assert "mean ± sd" not in str(same)
+    assert "2 runs, other splits (data.split_seed)" in str(
+        tables_of(
+            detection.section(
+                seeded(run, scheme="x"), seeded(other, split=1, scheme="x")
+            )
+        )
+    )
+    far = dataclasses.replace(runs[1], config=runs[1].config | {"task": {"size": 1}})
+    assert "mean ± sd" not in detection.section(runs[0], far)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_computed_films_stand_apart(first):
+    runs = [
+        evidence(table(), name="computed"),
+        evidence(table(seed=2), name="real", dataset="chestxray14/1.0.0", digest="x"),
+    ]
+    found = tables_of(detection.section(runs[first], runs[1 - first]))
+    shown = [rows for name, rows in found.items() if "Means over" in name]
+    named = [[n for n in ("computed", "real") if n in rows] for rows in shown]
+    assert named == [[runs[first].name], [runs[1 - first].name]]
+    assert all("No boxes" in rows for rows in shown)
+
+
+def test_every_table_has_rows_of_chance():
+    run = evidence(table())
+    found = tables_of(detection.section(run))
+    rows = run.main["detection"]["rows"]
+    usual = rows["mean box of the validation part"]
+    starts = [
+        "Means over",
+        "The same on films",
+        "Per class; AP",
+        "Per class, films with",
+        "Share of reference",
+    ]
+    for start in (*starts, "Localisation accuracy by the share"):
+        table_rows = only(found, start)
+        for row in ("No boxes", "Mean box of the validation part"):
+            assert any(name.startswith(row) for name in table_rows), (start, row)
+        if start not in starts[:2]:
+            assert set(CLASSES) | {"Mean"} <= set(table_rows)
+    told = only(found, "Localisation accuracy by the share")
+    own = [f"{v:.2f}" for v in [*usual["iobb"], usual["false_per_film"][2]]]
+    assert told["Mean box of the validation part"] == own
+    assert told["No boxes"][-1] == "0.00" and told["No boxes"][0] != "0.00"
+    iobb = run.main["detection"]["iobb"]
+    mean = iobb["accuracy_mean"]
+    three = [mean[end][2] for end in ("value", "low", "high")]
+    assert told["Mean"][2] == "{:.2f} [{:.2f}, {:.2f}]".format(*three)
+    told = only(found, "Share of reference")
+    assert told["Mean box of the validation part"] == [
+        f"{v:.2f}" for v in usual["froc"]["0.3"]
+    ]
+    low = run.main["detection"]["froc"]["sensitivity_interval"]["low"]["Mass"]["0.3"]
+    assert f"[{low[3]:.2f}, " in told["Mass"][3]
+    told = only(found, "Per class; AP")
+    assert told["No boxes"][7] == f"{rows['no boxes']['loc_acc@0.3']:.3f}"
+    told = only(found, "Per class, films with")
+    value = 100 * usual["restricted"]["map"]
+    assert told["Mean box of the validation part"][0] == f"{value:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "heads"), [((0.2, 0.3), ["0.3"]), ((0.4, 0.6, 0.8), ["0.4", "0.8"])]
+)
+def test_other_overlaps_are_shown_as_they_are(thresholds, heads):
+    run = evidence(table(), thresholds=thresholds)
+    page = detection.section(run)
+    for head in heads:
+        assert f"<th>AP\n{head}</th>" in page and f"<th>loc-acc\n{head}</th>" in page
+    assert "<th>AP\n0.1</th>" not in page.split("As printed")[0]
+    assert f"IoU {thresholds[0]} to {thresholds[-1]}" in page
+    beside = detection.section(evidence(table(), name="usual"), run)
+    assert f"run (mAP over IoU {thresholds[0]} to {thresholds[-1]})" in beside
+
+
+def test_it_is_said_that_boxes_chose_the_weights():
+    said = "were chosen by mAP on the boxes of the validation part"
+    run, other = (evidence(table(), name=name) for name in "AB")
+    assert said not in detection.section(run, other)
+    chose = run.config | {"checkpoint": {"metric": "map"}}
+    run = dataclasses.replace(run, config=chose)
+    assert f"The weights {said}" in detection.section(run)
+    assert f"The weights of A {said}" in detection.section(run, other)
+
+
+def test_without_any_reference_box_the_page_is_written():
+    films = table()
+    none = dataclasses.replace(films.targets, mask=np.zeros_like(films.targets.mask))
+    page = detection.section(evidence(dataclasses.replace(films, targets=none)))
+    assert "No curves: there is no reference box" in page
+    assert "undefined: no reference box" in page
+
+
+def test_a_result_of_before_is_shown_without_intervals():
+    run = evidence(table())
+    block = run.main["detection"]
+    mean = block["restricted"]["map"]
+    del block["restricted_metrics"]
+    for name in ("froc", "iobb"):
+        for key in [k for k in block[name] if k.endswith(("_interval", "_mean"))]:
+            del block[name][key]
+    for row in block["rows"].values():
+        for key in ("restricted", "froc", "iobb", "false_per_film"):
+            del row[key]
+    found = tables_of(detection.section(run))
+    assert only(found, "The same on films")["This run"][0] == f"{100 * mean:.1f}"
+    assert "No boxes" in only(found, "Means over")
 
 
 def test_films_are_chosen_by_a_rule_that_shows_failures():
@@ -185,7 +373,7 @@ def test_only_runs_on_the_same_films_are_drawn_beside():
 
 def _judged(run, digest, text):
     """A run on films of that digest, whose boxes are those of a file."""
-    result = run.main | {"split_sha256": digest}
+    result = {**run.main, "split_sha256": digest}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "boxes.csv"
         path.write_text(text)
