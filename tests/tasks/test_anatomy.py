@@ -1,7 +1,11 @@
 """ADPD's task: each loss against float64 NumPy, and how boxes of findings follow."""
 
 import dataclasses
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +21,18 @@ from cxr_jax.models.decoder import RegionOutput
 from cxr_jax.tasks.anatomy import Anatomy
 from cxr_jax.types import Batch, Regions
 
+ROOT = pathlib.Path(__file__).parents[2]
 A, C = 3, 4
 FINDINGS = ("shadow", "fluid", "air", "node")
+BACKBONE = {"name": "cxr_jax.models.densenet.densenet_tiny"}
+HEAD = {"name": "cxr_jax.models.decoder.RegionDecoder", "width": 8, "heads": 2}
 TERMS = (*adpd.REGIONS, adpd.FINDINGS, adpd.FILM)
 
 
 def make(**changes):
     given = {
-        "model": {"name": "cxr_jax.models.densenet.densenet_tiny"},
-        "head": {
-            "name": "cxr_jax.models.decoder.RegionDecoder",
-            "width": 8,
-            "heads": 2,
-        },
+        "model": BACKBONE,
+        "head": HEAD,
         "terms": TERMS,
         "classes": ("Shadow", "Air", "Both"),
         "mapping": {"Shadow": ("shadow",), "Air": ("air",), "Both": ("fluid", "air")},
@@ -52,13 +55,13 @@ def random_said(seed=0, rows=4):
     )
 
 
-def random_batch(seed=0, rows=4, real=None):
+def random_batch(seed=0, rows=4, real=None, noise=False):
     rng = np.random.default_rng(seed)
     low, high = np.sort(rng.random((2, rows, A, 2)), axis=0)
     presence = rng.random((rows, A)) < 0.6
     presence[0], presence[1] = True, [True, False, False]
     return Batch(
-        image=np.zeros((rows, 8, 8, 1), np.uint8),
+        image=rng.integers(0, 256 if noise else 1, (rows, 8, 8, 1), np.uint8),
         labels=np.zeros((rows, 3), np.float32),
         mask=np.ones(rows, bool) if real is None else np.asarray(real),
         position=np.arange(rows, dtype=np.uint32),
@@ -265,6 +268,116 @@ def test_a_class_without_findings_is_never_found():
         np.testing.assert_array_equal(
             kept, np.asarray(getattr(whole.boxes, name))[0, [0, 2]]
         )
+
+
+def test_padded_rows_change_nothing():
+    """Whatever stands in them: boxes, labels and scores that are not numbers."""
+    said, batch = random_said(), random_batch(real=[True, True, False, False])
+    rows = np.array([False, False, True, True])
+
+    def spoilt(leaf, by=np.nan):
+        return np.where(rows.reshape(-1, *(1,) * (np.ndim(leaf) - 1)), by, leaf)
+
+    regions = Regions(
+        xyxy=spoilt(batch.regions.xyxy).astype(np.float32),
+        presence=spoilt(batch.regions.presence, True).astype(bool),
+        probs=spoilt(batch.regions.probs).astype(np.float32),
+    )
+    worse = dataclasses.replace(batch, regions=regions)
+    task = make(present_above=-9.0)
+
+    @jax.jit
+    def told(said, batch):
+        losses = [
+            term(*(p := task._quantity(term.quantity, said, batch))[:2], mask=p[2])
+            for term in task.objective.terms
+        ]
+        return objective.merge(*losses), task.read(said)
+
+    plain, other = told(said, batch), told(said, worse)
+    jax.tree.map(np.testing.assert_array_equal, plain, other)
+    # Nor do they count: without them, the same.
+    loss, found = told(*jax.tree.map(lambda leaf: leaf[:2], (said, batch)))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), plain[0], loss
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[:2], b, rtol=1e-6), plain[1], found
+    )
+    assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(loss))
+
+
+AGREE = """
+import sys
+sys.path[:0] = ["tests/tasks"]
+import jax, jax.extend, numpy as np
+from cxr_jax import objective, sharding
+from cxr_jax.models.state import ModelDef, flatten
+from test_anatomy import BACKBONE, HEAD, make, random_batch
+
+assert jax.device_count() == 4
+jax.config.update("jax_enable_x64", True)
+wide = {"dtype": "float64", "param_dtype": "float64"}
+task = make(
+    model=BACKBONE | wide, head=HEAD | wide, present_above=-9.0, found_above=0.45
+)
+static = ModelDef.of(task.create)
+rng = np.random.default_rng(0)
+first = jax.tree.map(
+    lambda leaf: rng.normal(0.0, 0.3, leaf.shape)
+    if leaf.ndim > 1 else 0.1 + rng.random(leaf.shape),
+    (flatten(static.params), flatten(static.rest)),
+)
+batch = random_batch(rows=8, noise=True)
+
+def cost(arrays, rows):
+    model = static.merge(*arrays)
+    return objective.total(task.loss(model, rows, key=jax.random.key(1), step=0))
+
+def read(devices):
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    arrays = jax.device_put(first, sharding.replicated(mesh))
+    both = jax.jit(lambda a, rows: (cost(a, rows), task.predict(static.merge(*a), rows)))
+    return jax.device_get(both(arrays, sharding.to_global(batch, mesh)))
+
+def roundings(jaxpr):
+    for step in jaxpr.eqns:
+        if step.primitive.name == "convert_element_type":
+            before, after = step.invars[0].aval, step.outvars[0].aval
+            # Constants of Python have no type of their own.
+            if before.dtype == np.float64 and not before.weak_type:
+                if after.dtype in (np.float32, np.float16, "bfloat16"):
+                    yield str(step.source_info.traceback)
+        for inner in jax.extend.core.jaxprs_in_params(step.params):
+            yield from roundings(inner)
+
+(loss, said), (again, same) = read(1), read(4)
+assert loss.dtype == again.dtype == np.float64
+np.testing.assert_allclose(loss, again, rtol=1e-12)
+assert said.boxes.mask.sum() > 8
+for a, b in zip(*map(jax.tree.leaves, (said, same)), strict=True):
+    assert a.dtype == b.dtype != np.float64
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+lost = list(roundings(jax.make_jaxpr(jax.grad(cost))(first, batch).jaxpr))
+assert not lost, lost
+print("agreed")
+"""
+
+
+def test_one_and_four_devices_agree_in_float64_and_nothing_is_rounded():
+    """Losses and predictions; none of what a gradient goes through is float32."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    done = subprocess.run(
+        [sys.executable, "-c", AGREE],
+        cwd=ROOT,
+        env=env,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0 and "agreed" in done.stdout, done.stderr[-3000:]
 
 
 def test_a_step_of_the_whole_network():
