@@ -60,11 +60,13 @@ def make_trainer(config: config_dict.ConfigDict, task: Task, *, films: int) -> T
         films: draws of an epoch.
 
     Raises:
-        ConfigError: a batch size that does not divide among the devices.
+        ConfigError: a batch size that does not divide among the devices, or micro-batches
+            under a term that counts the labels of a batch.
     """
     mesh = sharding.make_mesh()
     for key in ("train.batch_size", "eval.batch_size"):
         sharding.check_batch_size(configs.get(config, key), mesh, key=key)
+    _check_balance(config)
     return Trainer(
         task=task,
         mesh=mesh,
@@ -77,6 +79,18 @@ def make_trainer(config: config_dict.ConfigDict, task: Task, *, films: int) -> T
         accumulate=config.train.accumulate,
         mode=config.checkpoint.mode,
     )
+
+
+def _check_balance(config: config_dict.ConfigDict) -> None:
+    """Counts of micro-batches would weigh labels otherwise than those of their batch."""
+    parts = config.train.accumulate
+    for term in config.task.get("terms", ()):
+        if parts > 1 and term.get("balance"):
+            raise ConfigError(
+                f"train.accumulate={parts}: the term {term['name']!r} weighs labels by"
+                " their share of the whole batch (balance), which no micro-batch knows;"
+                " set train.accumulate=1, or leave out its balance"
+            )
 
 
 def make_evaluators(

@@ -55,12 +55,14 @@ def predict_split(
 
     Args:
         predict: jitted; of its result only ``probs``, ``logits``, the spread over
-            dropout masks, ``boxes`` and ``observed`` are read here.
+            dropout masks, ``boxes`` and ``observed`` are read here. Its rows lie as
+            those of the batch.
         batches: padded device batches, the same number on every process.
         records: the dataset's table; row k describes record number k.
         expected: record numbers of the split.
         classes: names of the columns of ``probs``.
-        finalize: the task's host side, if it has one to run.
+        finalize: the task's host side, if it has one to run; each process gives it the
+            films that it read itself, which may be none.
         on_batch: called with 1, 2, … after each batch was dispatched; may raise, as a
             signal does.
 
@@ -290,17 +292,34 @@ def _under(prefix: str, table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _on_host(
     outputs: dict[str, Any], finalize: Callable[[Prediction], Prediction] | None
 ) -> dict[str, np.ndarray]:
-    """Rows of all processes without the padding."""
-    rows = sharding.gather(outputs)
+    """Rows of all processes without the padding; maps stay with who made them."""
+    own = sharding.local_rows(outputs)
     if finalize is not None:
-        told = {name: rows[name] for name in (*SCORES, MAPS) if name in rows}
-        done = finalize(Prediction(**told))
-        rows |= {name: np.asarray(getattr(done, name)) for name in told}
-        if done.boxes is not None:
-            rows |= {BOXES[0] + name: leaf for name, leaf in vars(done.boxes).items()}
-    rows.pop(MAPS, None)
+        own |= _finalized(own, finalize)
+    own.pop(MAPS, None)
+    rows = sharding.gather(own)
     mask = rows.pop("mask").astype(bool)
     return {name: leaf[mask] for name, leaf in rows.items()}
+
+
+def _finalized(
+    own: dict[str, np.ndarray], finalize: Callable[[Prediction], Prediction]
+) -> dict[str, np.ndarray]:
+    """What the task's host side makes of this process's films, padded again."""
+    real = own["mask"].astype(bool)
+    told = {name: own[name][real] for name in (*SCORES, MAPS) if name in own}
+    done = finalize(Prediction(**told))
+    found = {name: getattr(done, name) for name in told if name != MAPS}
+    if done.boxes is not None:
+        found |= {BOXES[0] + name: leaf for name, leaf in vars(done.boxes).items()}
+    return {name: _padded(np.asarray(leaf), real) for name, leaf in found.items()}
+
+
+def _padded(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """As many rows on every process: zeros where no film is."""
+    whole = np.zeros((len(real), *rows.shape[1:]), rows.dtype)
+    whole[real] = rows
+    return whole
 
 
 def _check_once(index: np.ndarray, expected: np.ndarray) -> None:

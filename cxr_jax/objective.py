@@ -47,6 +47,8 @@ class Term:
             film is given its own group's.
         balance: give ``fn`` weights ``w_pos`` = (N + 1)/(N₊ + 1) and ``w_neg`` =
             (N + 1)/(N₋ + 1), counted along the first axis of each batch where known.
+            A micro-batch would count itself alone: ``assembly.make_trainer`` refuses
+            ``train.accumulate`` above 1 beside it.
         quantity: which of a task's outputs it costs, where the task has several.
 
     Raises:

@@ -63,7 +63,11 @@ class Reader:
     def compile(self, params: Arrays, rest: Arrays, part: Part) -> None:
         """Compiles ahead of the first step, while nothing is unsaved."""
         batch = next(part.batches())
-        self._compiled = jax.jit(self._read).lower(params, rest, batch).compile()
+        # Each process finishes the films that it read: rows of what is said of them must
+        # not lie elsewhere, as the compiler could choose.
+        rows = getattr(batch.mask, "sharding", None)
+        read = jax.jit(self._read, out_shardings=(rows, None))
+        self._compiled = read.lower(params, rest, batch).compile()
 
     def __call__(
         self, params: Arrays, rest: Arrays, part: Part

@@ -78,6 +78,26 @@ def test_a_wrong_file_is_the_users_input(started, tmp_path):
     assert not (tmp_path / "pretrained.json").exists()
 
 
+def test_a_term_that_counts_its_batch_allows_no_micro_batches(toy):
+    """Counts of parts are not those of the whole: it would be another loss."""
+    term = {
+        "name": "rare",
+        "fn": {"name": "cxr_jax.losses.weighted_bce"},
+        "balance": True,
+        "reduce": {"classes": "mean", "batch": "mean"},
+    }
+    config = configs.load(toy[0])
+    with config.unlocked():
+        config.task.terms = (*config.task.terms, term)
+    task = configs.build(config.task)
+    assembly.make_trainer(config, task, films=60)
+    config.train.accumulate = 2
+    with pytest.raises(ConfigError, match=r"train\.accumulate=2: the term 'rare'"):
+        assembly.make_trainer(config, task, films=60)
+    config.task.terms = config.task.terms[:1]
+    assert assembly.make_trainer(config, task, films=60).accumulate == 2
+
+
 # Two backbones -------------------------------------------------------------------------
 
 # Our module → a layer of Keras, of the tiny EfficientNet.

@@ -1,5 +1,7 @@
 """Weighted boxes fusion: by hand, by its laws, and the reference package's clusters."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -112,7 +114,9 @@ def test_a_thousand_random_films_have_the_clusters_of_the_reference():
         "ensemble_boxes", reason="ensemble-boxes is not installed"
     )
     compared = 0
-    for seed in range(1000):
+    for seed in itertools.count():
+        if compared == 1000:
+            break
         xyxy, score, mask = candidates(seed)
         if not mask.any() or close_call(xyxy, score, mask):
             continue
@@ -129,4 +133,4 @@ def test_a_thousand_random_films_have_the_clusters_of_the_reference():
         np.testing.assert_allclose(ours[1], theirs[1], atol=1e-5)
         np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
         compared += 1
-    assert compared > 900
+    assert seed < 1100  # few are skipped

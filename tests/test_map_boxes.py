@@ -23,11 +23,10 @@ def get_config():
     c.task.model = {"name": "cxr_jax.models.densenet.densenet_tiny"}
     c.task.channels, c.task.mean, c.task.std, c.task.side = 1, (0.5,), (0.25,), 32
     c.task.found_above = 0.1
-    c.augment.gain = c.augment.contrast = (1.0, 1.0)
-    c.augment.blur = c.augment.blur_from = 0.0
+    c.augment = common.base().augment  # what costs is compiling
     c.train.batch_size = c.eval.batch_size = 4
     c.eval.resamples = 20
-    c.phases = (common.phase(epochs=2.0),)
+    c.phases = (common.phase(epochs=1.0),)
     return c
 
 

@@ -66,3 +66,18 @@ def test_the_rate_falls_after_so_many_stale_validations(patience, cuts):
     found = [k for k in range(1, 7) if scales[k] < scales[k - 1]]
     assert found == cuts
     np.testing.assert_allclose(scales[-1], 0.1 ** len(cuts), rtol=1e-6)
+
+
+def test_the_cosine_does_not_wait_for_the_warm_up():
+    """ADPD: lr·t/3,000, then lr·(1 + cos(π t/T))/2 at the same t; a small jump down."""
+    rate, rise, steps = 3e-5, 3_000, 45_750
+    schedule = optim.cosine_under_warmup(rate, steps, warmup_steps=rise)
+    t = np.array([0, 1, 1_500, 2_999, 3_000, 3_001, 24_375, 45_749, 45_750, 50_000])
+    found = np.array([schedule(step) for step in t])
+    angle = np.pi * np.minimum(t, steps) / steps
+    expected = np.where(t < rise, rate * t / rise, rate * (1 + np.cos(angle)) / 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-20)
+    assert found[4] < found[3]  # 0.9894 of the rate
+    np.testing.assert_allclose(found[4] / rate, 0.989428, atol=1e-6)
+    bare = optim.cosine_under_warmup(rate, steps, warmup_steps=0)
+    np.testing.assert_allclose(float(bare(0)), rate, rtol=1e-12)

@@ -52,6 +52,61 @@ def test_in_float64_twenty_steps_agree_to_1e_8(toy, tmp_path):
         np.testing.assert_allclose(value, four["weights"][name], rtol=1e-8, atol=1e-10)
 
 
+def boxes(*counts, before=(), **more):
+    """What ``some_boxes.py`` prints, a mapping per number of devices."""
+    done = subprocess.run(
+        [*before, sys.executable, "tests/some_boxes.py", *map(str, counts)],
+        cwd=ROOT,
+        env=environment(**more),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return tables(done.stdout)
+
+
+def tables(text):
+    """Lines of JSON: those of libraries stand between them."""
+    lines = [line for line in text.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def read_by_one_process():
+    """Boxes of maps, made on one device and on four."""
+    return boxes(1, 4, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+
+
+def test_boxes_of_maps_are_those_of_one_device(read_by_one_process):
+    one, four = read_by_one_process
+    assert np.sum(one["mask"]) > 9 and not np.array(one["mask"])[:, 2].any()
+    assert one["finished"] == four["finished"] == [4, 4, 1]  # films, without padding
+    for name in ("index", "mask", "label", "xyxy", "labels"):
+        assert one[name] == four[name], name
+    for name in ("score", "probs", "loss"):
+        np.testing.assert_allclose(one[name], four[name], rtol=1e-5)
+
+
+def test_maps_never_cross_processes(read_by_one_process, tmp_path):
+    """Each process makes boxes of the films that it read; all have the whole table."""
+    alone = read_by_one_process[1]
+    (first,) = boxes(
+        4,
+        before=("bash", "launch/local.sh", "2"),
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        CXR_LOG_DIR=str(tmp_path),
+    )
+    (second,) = tables((tmp_path / "process-1.log").read_text())
+    assert first["finished"] == [2, 2, 1] and second["finished"] == [2, 2, 0]
+    for found in (first, second):
+        assert "maps" not in found["gathered"] and "boxes/xyxy" in found["gathered"]
+        for name in ("index", "labels", "mask", "label", "xyxy", "score", "probs"):
+            assert found[name] == alone[name], name
+        np.testing.assert_allclose(found["loss"], alone["loss"], rtol=1e-6)
+
+
 def main_command(toy, workdir):
     config, data_dir = toy
     return [

@@ -95,8 +95,12 @@ class Attention(nnx.Module):
         def split(x: jax.Array) -> jax.Array:
             return x.reshape(*x.shape[:-1], self.heads, -1)
 
-        q, k, v = self.query(query), self.key(memory), self.value(memory)
-        found = jax.nn.dot_product_attention(split(q), split(k), split(v))
+        q, k, v = map(split, (self.query(query), self.key(memory), self.value(memory)))
+        # Not JAX's own function, whose softmax is float32 even of float64.
+        exact = jnp.promote_types(q.dtype, jnp.float32)
+        scores = jnp.einsum("bqhf,bkhf->bhqk", q, k, preferred_element_type=exact)
+        weights = jax.nn.softmax(scores * (1 / math.sqrt(q.shape[-1]))).astype(v.dtype)
+        found = jnp.einsum("bhqk,bkhf->bqhf", weights, v)
         return self.out(found.reshape(query.shape))
 
 

@@ -97,7 +97,7 @@ def test_the_crop_cuts_no_more_of_a_box_than_it_may():
     assert np.ptp(after, axis=0).min() > 0.1  # crops differ
 
 
-def test_films_without_regions_keep_most_of_each_side():
+def test_films_without_regions_are_held_by_their_boxes():
     batch = films(300)
     bare = dataclasses.replace(
         batch,
@@ -121,6 +121,29 @@ def test_films_without_regions_keep_most_of_each_side():
     again = jax.jit(lambda b: crop(b, 5))(none).image
     # Two programs: the compiler may round them apart.
     np.testing.assert_allclose(again, images, atol=1e-4)
+
+
+def test_films_without_boxes_keep_80_to_100_percent_of_each_side():
+    """Read from pixels: of a slope that is enlarged to the whole film, a part is left."""
+    place = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
+    crop = jax.jit(lambda b: Augment(safe_crop=0.2)(b, 5))
+    first, last, begins, shares = SIZE // 4, 3 * SIZE // 4, [], []
+    for axis, slope in enumerate(np.meshgrid(place, place, indexing="xy")):
+        image = np.tile(slope[None, ..., None], (1000, 1, 1, 1))
+        batch = dataclasses.replace(films(1000), image=image, regions=None)
+        middle = np.asarray(crop(batch).image)[:, first:last, first:last, 0]
+        found = middle.mean(axis=1 + axis)
+        share = (found[:, -1] - found[:, 0]) / (place[last - 1] - place[first])
+        begins.append(found[:, 0] - share * place[first])
+        shares.append(share)
+    begins, shares = np.array(begins), np.array(shares)
+    assert (shares > 0.8 - 1e-4).all() and (shares < 1 + 1e-4).all()
+    assert shares.min() < 0.802 and shares.max() > 0.998
+    np.testing.assert_allclose(shares[0], shares[1], atol=1e-4)  # one shape
+    ends = begins + shares
+    assert (begins > -1e-4).all() and (ends < 1 + 1e-4).all()
+    assert begins.max() > 0.18 and ends.min() < 0.82  # anywhere within the film
+    assert abs(np.corrcoef(begins)[0, 1]) < 0.9  # places differ across and down
 
 
 def test_width_and_height_are_stretched_apart():

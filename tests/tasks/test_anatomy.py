@@ -1,6 +1,11 @@
 """ADPD's task: each loss against float64 NumPy, and how boxes of findings follow."""
 
 import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +21,18 @@ from cxr_jax.models.decoder import RegionOutput
 from cxr_jax.tasks.anatomy import Anatomy
 from cxr_jax.types import Batch, Regions
 
+ROOT = pathlib.Path(__file__).parents[2]
 A, C = 3, 4
 FINDINGS = ("shadow", "fluid", "air", "node")
+BACKBONE = {"name": "cxr_jax.models.densenet.densenet_tiny"}
+HEAD = {"name": "cxr_jax.models.decoder.RegionDecoder", "width": 8, "heads": 2}
 TERMS = (*adpd.REGIONS, adpd.FINDINGS, adpd.FILM)
 
 
 def make(**changes):
     given = {
-        "model": {"name": "cxr_jax.models.densenet.densenet_tiny"},
-        "head": {
-            "name": "cxr_jax.models.decoder.RegionDecoder",
-            "width": 8,
-            "heads": 2,
-        },
+        "model": BACKBONE,
+        "head": HEAD,
         "terms": TERMS,
         "classes": ("Shadow", "Air", "Both"),
         "mapping": {"Shadow": ("shadow",), "Air": ("air",), "Both": ("fluid", "air")},
@@ -51,13 +55,13 @@ def random_said(seed=0, rows=4):
     )
 
 
-def random_batch(seed=0, rows=4, real=None):
+def random_batch(seed=0, rows=4, real=None, noise=False):
     rng = np.random.default_rng(seed)
     low, high = np.sort(rng.random((2, rows, A, 2)), axis=0)
     presence = rng.random((rows, A)) < 0.6
     presence[0], presence[1] = True, [True, False, False]
     return Batch(
-        image=np.zeros((rows, 8, 8, 1), np.uint8),
+        image=rng.integers(0, 256 if noise else 1, (rows, 8, 8, 1), np.uint8),
         labels=np.zeros((rows, 3), np.float32),
         mask=np.ones(rows, bool) if real is None else np.asarray(real),
         position=np.arange(rows, dtype=np.uint32),
@@ -266,6 +270,116 @@ def test_a_class_without_findings_is_never_found():
         )
 
 
+def test_padded_rows_change_nothing():
+    """Whatever stands in them: boxes, labels and scores that are not numbers."""
+    said, batch = random_said(), random_batch(real=[True, True, False, False])
+    rows = np.array([False, False, True, True])
+
+    def spoilt(leaf, by=np.nan):
+        return np.where(rows.reshape(-1, *(1,) * (np.ndim(leaf) - 1)), by, leaf)
+
+    regions = Regions(
+        xyxy=spoilt(batch.regions.xyxy).astype(np.float32),
+        presence=spoilt(batch.regions.presence, True).astype(bool),
+        probs=spoilt(batch.regions.probs).astype(np.float32),
+    )
+    worse = dataclasses.replace(batch, regions=regions)
+    task = make(present_above=-9.0)
+
+    @jax.jit
+    def told(said, batch):
+        losses = [
+            term(*(p := task._quantity(term.quantity, said, batch))[:2], mask=p[2])
+            for term in task.objective.terms
+        ]
+        return objective.merge(*losses), task.read(said)
+
+    plain, other = told(said, batch), told(said, worse)
+    jax.tree.map(np.testing.assert_array_equal, plain, other)
+    # Nor do they count: without them, the same.
+    loss, found = told(*jax.tree.map(lambda leaf: leaf[:2], (said, batch)))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), plain[0], loss
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[:2], b, rtol=1e-6), plain[1], found
+    )
+    assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(loss))
+
+
+AGREE = """
+import sys
+sys.path[:0] = ["tests/tasks"]
+import jax, jax.extend, numpy as np
+from cxr_jax import objective, sharding
+from cxr_jax.models.state import ModelDef, flatten
+from test_anatomy import BACKBONE, HEAD, make, random_batch
+
+assert jax.device_count() == 4
+jax.config.update("jax_enable_x64", True)
+wide = {"dtype": "float64", "param_dtype": "float64"}
+task = make(
+    model=BACKBONE | wide, head=HEAD | wide, present_above=-9.0, found_above=0.45
+)
+static = ModelDef.of(task.create)
+rng = np.random.default_rng(0)
+first = jax.tree.map(
+    lambda leaf: rng.normal(0.0, 0.3, leaf.shape)
+    if leaf.ndim > 1 else 0.1 + rng.random(leaf.shape),
+    (flatten(static.params), flatten(static.rest)),
+)
+batch = random_batch(rows=8, noise=True)
+
+def cost(arrays, rows):
+    model = static.merge(*arrays)
+    return objective.total(task.loss(model, rows, key=jax.random.key(1), step=0))
+
+def read(devices):
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    arrays = jax.device_put(first, sharding.replicated(mesh))
+    both = jax.jit(lambda a, rows: (cost(a, rows), task.predict(static.merge(*a), rows)))
+    return jax.device_get(both(arrays, sharding.to_global(batch, mesh)))
+
+def roundings(jaxpr):
+    for step in jaxpr.eqns:
+        if step.primitive.name == "convert_element_type":
+            before, after = step.invars[0].aval, step.outvars[0].aval
+            # Constants of Python have no type of their own.
+            if before.dtype == np.float64 and not before.weak_type:
+                if after.dtype in (np.float32, np.float16, "bfloat16"):
+                    yield str(step.source_info.traceback)
+        for inner in jax.extend.core.jaxprs_in_params(step.params):
+            yield from roundings(inner)
+
+(loss, said), (again, same) = read(1), read(4)
+assert loss.dtype == again.dtype == np.float64
+np.testing.assert_allclose(loss, again, rtol=1e-12)
+assert said.boxes.mask.sum() > 8
+for a, b in zip(*map(jax.tree.leaves, (said, same)), strict=True):
+    assert a.dtype == b.dtype != np.float64
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+lost = list(roundings(jax.make_jaxpr(jax.grad(cost))(first, batch).jaxpr))
+assert not lost, lost
+print("agreed")
+"""
+
+
+def test_one_and_four_devices_agree_in_float64_and_nothing_is_rounded():
+    """Losses and predictions; none of what a gradient goes through is float32."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    done = subprocess.run(
+        [sys.executable, "-c", AGREE],
+        cwd=ROOT,
+        env=env,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0 and "agreed" in done.stdout, done.stderr[-3000:]
+
+
 def test_a_step_of_the_whole_network():
     """Compiled once; what is read has one box per class."""
     task = make()
@@ -324,3 +438,45 @@ def test_recipes_differ_where_the_paper_says():
     assert told["mil,no_wbf"].task.fuse_above == 1.0
     assert told["loc"].phases[0]["learning_rate"] == 3e-5
     assert told["mil"].phases[0]["learning_rate"] == 1e-4
+
+
+# As printed: mAP, then AP and localisation accuracy at IoU 0.1, 0.3 and 0.5. Rows that
+# begin with "w/" change the row of ours above them.
+TABLE_1 = """
+MIL-ADPD (ours) An Pa 7.84 14.01 0.68 8.85 0.65 7.03 0.65
+w/o WBF 5.42 11.05 0.67 7.97 0.65 3.44 0.64
+Loc-ADPD (ours) An An-Pa 10.89 19.99 0.85 12.43 0.84 8.72 0.83
+w/o WBF 8.88 17.02 0.84 9.65 0.83 7.36 0.83
+w/ MIL 10.29 19.16 0.84 10.95 0.83 8.00 0.82
+CheXNet [14] - Pa 5.80 12.87 0.58 8.23 0.55 3.12 0.52
+STL [6] - Pa 5.61 12.76 0.57 7.94 0.54 2.45 0.50
+GradCAM [18] - Pa 4.43 12.53 0.58 6.67 0.54 0.13 0.51
+CXR [20] - Pa 5.61 13.91 0.59 8.01 0.55 1.24 0.51
+WELDON [3] - Pa 4.76 14.57 0.61 6.18 0.56 0.34 0.51
+MultiMap [23] - Pa 4.91 12.36 0.61 7.13 0.57 1.35 0.53
+LSE Model [13] - Pa 3.77 14.49 0.61 2.62 0.56 0.42 0.54
+AGXNet [24] - An-Pa 5.30 11.39 0.59 6.58 0.56 4.14 0.54
+Faster R-CNN Pa - 7.36 9.11 0.79 7.62 0.79 7.26 0.78
+"""
+CHANGED = {"w/o WBF": ", without box fusion", "w/ MIL": " with MIL"}
+
+
+def test_what_is_quoted_is_what_the_paper_printed():
+    printed, ours = {}, ""
+    for line in TABLE_1.strip().splitlines():
+        name, figures = re.fullmatch(r"(.*?)((?: \d+\.\d\d){7})", line).groups()
+        if name in CHANGED:
+            name = ours + CHANGED[name]
+        else:
+            name = re.sub(r"( \(ours\)| \[\d+\])?( (An|Pa|An-Pa|-)){2}$", "", name)
+            ours = name
+        printed[name] = [float(figure) for figure in figures.split()]
+    columns = ["map"]
+    for iou in ("0.1", "0.3", "0.5"):
+        columns += [f"ap@{iou}", f"loc_acc@{iou}"]
+    quoted = {
+        row["name"]: row["values"] for row in adpd.get_config().report.published_boxes
+    }
+    assert quoted == {
+        name: dict(zip(columns, row, strict=True)) for name, row in printed.items()
+    }
