@@ -185,7 +185,8 @@ class Anatomy:
             return said.presence.ravel(), present.astype(jnp.float32).ravel(), real
         if name == "giou":
             corners = boxes.xyxy_from_cxcywh(said.cxcywh)
-            overlap = boxes.giou(corners, batch.regions.xyxy)
+            true = jnp.where(present[..., None], batch.regions.xyxy, 0.0)
+            overlap = boxes.giou(corners, true)
             return overlap.ravel(), jnp.where(present, 1.0, jnp.nan).ravel(), real
         told = {
             "coordinates": (said.cxcywh, boxes.cxcywh_from_xyxy(batch.regions.xyxy)),

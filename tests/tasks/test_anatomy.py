@@ -296,6 +296,12 @@ def test_padded_rows_change_nothing():
 
     plain, other = told(said, batch), told(said, worse)
     jax.tree.map(np.testing.assert_array_equal, plain, other)
+    slopes = [
+        jax.jit(jax.grad(lambda x, b=b: objective.total(told(x, b)[0])))(said)
+        for b in (batch, worse)
+    ]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+    jax.tree.map(np.testing.assert_array_equal, *slopes)
     # Nor do they count: without them, the same.
     loss, found = told(*jax.tree.map(lambda leaf: leaf[:2], (said, batch)))
     jax.tree.map(
