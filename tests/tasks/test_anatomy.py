@@ -486,3 +486,20 @@ def test_what_is_quoted_is_what_the_paper_printed():
     assert quoted == {
         name: dict(zip(columns, row, strict=True)) for name, row in printed.items()
     }
+
+
+@pytest.mark.parametrize("words", ["loc", "mil", "loc_mil"])
+def test_what_is_added_up_weighs_in_a_smaller_batch_as_in_the_papers(words):
+    paper, small = (
+        config.load(f"configs/adpd.py:{words}{more}") for more in ("", ",phantom")
+    )
+    for theirs, ours in zip(paper.task.terms, small.task.terms, strict=True):
+        assert theirs["name"] == ours["name"]
+        added = "mean" not in theirs["reduce"].values()
+        assert added == (theirs["name"] in ("findings", "film"))
+        rows = (paper, small) if added else (paper, paper)
+        weights = [
+            term["weight"] * one.train.batch_size
+            for term, one in zip((theirs, ours), rows, strict=True)
+        ]
+        np.testing.assert_allclose(*weights)
