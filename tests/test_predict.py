@@ -319,12 +319,23 @@ def test_findings_above_the_largest_spread_allowed_are_flagged(reader, films):
     assert found.max_std == bar and reader.predict(film).max_std == 0.1
     assert found.flagged.tolist() == (std > bar).tolist() and found.flagged.sum() == 1
     told = [found.to_dict()["findings"][c]["flagged"] for c in found.classes]
-    cells = ["(flagged)" in row[1] for row in found.table().rows]
+    table = found.table()
+    cells = ["(flagged)" in row[-1] for row in table.rows]
     assert cells == told == found.flagged.tolist()
+    # Beside the score that it is of, and nowhere near a calibrated probability.
+    assert table.columns[-1] == "score ± spread"
+    shown = [row[-1].removesuffix(" (flagged)") for row in table.rows]
+    pairs = zip(found.raw, found.std, strict=True)
+    assert shown == [f"{score:.4f} ± {spread:.4f}" for score, spread in pairs]
+    assert not any("±" in cell for row in table.rows for cell in row[:-1])
+    assert found.to_dict()["std_of"] == "raw"
     assert f"Flagged: spread above {bar:g}." in str(found)
-    for wrong in ({"samples": -1}, {"max_std": -0.1}, {"max_std": float("nan")}):
-        with pytest.raises(ConfigError, match="numbers from 0 on"):
+    for wrong in ({"max_std": -0.1}, {"max_std": float("nan")}):
+        with pytest.raises(ConfigError, match="a number from 0 on"):
             reader.predict(film, **wrong)
+    for wrong in (-1, 1, 2.5, "x"):
+        with pytest.raises(ConfigError, match="give 0, or 2 and more passes"):
+            reader.predict(film, samples=wrong)
 
 
 def test_a_network_without_dropout_has_no_spread_to_give(run, films, tmp_path):
@@ -620,7 +631,9 @@ def test_a_plot_colours_what_speaks_for_a_class_alone(reader, films):
     with pytest.raises(ConfigError, match="give some of bright, left, rare"):
         planted.plot(["brigth"])
     with pytest.raises(ConfigError, match="maps=True"):
-        dataclasses.replace(planted, maps=None).plot()
+        dataclasses.replace(planted, maps=None, boxes=None).plot()
+    boxed = dataclasses.replace(planted, maps=None).plot("left")
+    assert len(boxed.axes) == 2 and len(boxed.axes[1].patches) == 1
     assert len(planted.plot("rare").axes) == 2
 
 

@@ -119,14 +119,14 @@ def test_what_nobody_can_measure_again_is_marked():
 def test_a_class_that_one_side_lacks_is_a_dash():
     values = {"Mass": 0.8, "Fibrosis": 0.7}
     table = cells(published.section(evidence([column(values=values)])))
-    assert table["Fibrosis"][1:] == ["–", "0.700"]
+    assert table["Fibrosis"][1:] == ["–", "0.70"]
     assert table["Hernia"][2] == "–" and table["Mean of the list"][2] == "–"
 
 
 def test_phantoms_share_no_table_with_published_figures():
     run = evidence([column(**SAME)], dataset="phantom_chest/tiny/1.1.0")
     text = published.section(run)
-    assert "not comparable" in text and "0.870" not in text
+    assert "not comparable" in text and "0.87" not in text
     assert cells(text)["Class"] == ["Class", "Paper\ntheir own"]
     shown = cells(published.section(run, evidence(())))
     assert "phantom" not in str(shown) and "listed, test" in shown["Class"][1]

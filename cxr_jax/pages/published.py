@@ -192,7 +192,7 @@ def _published(column: Mapping[str, Any], listed: Sequence[str]) -> Column:
     mean = columns.mean_of(values, listed)
     mark = MARK if isinstance(missing, str) else ""
     head = f"{column['name']}{mark}\n{column.get('split', 'split unknown')}"
-    return head, cells | {tables.MEAN: tables.number(mean, digits)}
+    return head, cells | {tables.MEAN: tables.number(mean, max(digits, 3))}
 
 
 def _rows(found: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> list[list[str]]:
