@@ -10,6 +10,8 @@ from cxr_jax import best, main
 from cxr_jax.labels import CXR8, IMAGENOME_FINDINGS, REGIONS29
 from data_builders import packing
 
+pytestmark = pytest.mark.long  # a whole run, from data to report
+
 CONFIG = '''
 """Regions of 20-pixel films train; boxes of 16-pixel films judge."""
 from configs import adpd, common

@@ -12,6 +12,8 @@ from cxr_jax import main
 from cxr_jax.labels import CXR8, NO_FINDING
 from data_builders import packing
 
+pytestmark = pytest.mark.long  # a whole run, from data to report
+
 CONFIG = '''
 """Boxes of the maps of a network for 32-pixel films."""
 from configs import common, detectors

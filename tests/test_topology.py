@@ -89,6 +89,7 @@ def test_boxes_of_maps_are_those_of_one_device(read_by_one_process):
         np.testing.assert_allclose(one[name], four[name], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_maps_never_cross_processes(read_by_one_process, tmp_path):
     """Each process makes boxes of the films that it read; all have the whole table."""
     alone = read_by_one_process[1]

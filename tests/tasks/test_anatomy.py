@@ -370,6 +370,7 @@ print("agreed")
 """
 
 
+@pytest.mark.long
 def test_one_and_four_devices_agree_in_float64_and_nothing_is_rounded():
     """Losses and predictions; none of what a gradient goes through is float32."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
