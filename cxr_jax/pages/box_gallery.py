@@ -81,9 +81,12 @@ def draw(
         reference: ``[N, 4]``, likewise.
     """
     gray = Image.fromarray(film).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    width, top = len(predicted) * (SIDE + GAP) - GAP, STRIP * any(predicted)
-    page = Image.new("RGB", (width, top + SIDE + STRIP), "white")
-    font, pen = ImageFont.load_default(size=10), ImageDraw.Draw(page)
+    # A page shows all panels in the width of one: words grow with their number.
+    many = len(predicted)
+    strip = STRIP * many
+    width, top = many * (SIDE + GAP) - GAP, strip * any(predicted)
+    page = Image.new("RGB", (width, top + SIDE + strip), "white")
+    font, pen = ImageFont.load_default(size=10 * many), ImageDraw.Draw(page)
     for place, (title, found) in enumerate(predicted.items()):
         left = place * (SIDE + GAP)
         page.paste(gray.convert("RGB"), (left, top))

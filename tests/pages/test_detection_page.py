@@ -351,7 +351,7 @@ def test_boxes_of_two_runs_are_drawn_on_the_same_film():
     }
     none, film = np.zeros((0, 4)), np.zeros((32, 32), np.uint8)
     page = np.asarray(Image.open(io.BytesIO(box_gallery.draw(film, boxes, none))), int)
-    side, top = box_gallery.SIDE, box_gallery.STRIP
+    side, top = box_gallery.SIDE, 2 * box_gallery.STRIP
     for place, (x1, y1, x2, y2) in enumerate(box[0] for box in boxes.values()):
         left = place * (side + box_gallery.GAP)
         own = page[top : top + side, left : left + side].any(axis=2)
