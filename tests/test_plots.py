@@ -61,3 +61,6 @@ def test_boxes_are_drawn_without_maps():
     assert frame.get_height() == 0.25 * len(drawn) and not second.patches
     assert plots.BOXES_SHOW in figure.get_supxlabel()
     assert plots.MAPS_SHOW not in figure.get_supxlabel()
+    mapped = [plots.Panel(title="Mass", heat=np.ones((4, 4), np.float32))]
+    words = plots.draw(film, mapped, **given).get_supxlabel()
+    assert plots.MAPS_SHOW in words and plots.BOXES_SHOW not in words
