@@ -38,6 +38,7 @@ def base() -> config_dict.ConfigDict:
     c.pretrained.head = "fresh"  # or keep
     c.pretrained.layout = ""  # told by the names in the file unless given
     c.pretrained.sha256 = ""  # of the file; checked where given
+    c.pretrained.stem = "fit"  # or keep, where films are scaled otherwise
     c.pretrained.redraw = ()  # parameters to draw anew, such as "backbone/*"
     # Of a network of several backbones: name → a source() each, and no file for all.
     c.pretrained.parts = config_dict.ConfigDict()

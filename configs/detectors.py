@@ -25,10 +25,14 @@ Paper and code differ, or leave open; each is a field:
                   all films of their patients: the latter here; cxr8_halves_image_level.
   task.box_score  of the code: how little a place looks like a film without findings,
                   not how much it looks like the class; "class" for that.
-Deviations: brightness, contrast and blur as in configs/adpd.py, but brightness and
-contrast of every film, not of half of them. Maps are of the features that the head pools, after the last norm and its
-ReLU; the code takes those before it. A batch is 128 films instead of 64 in two views. No
-random box where nothing is found.
+  task.dummy_box  of the code: a film where nothing is found has one box of a class at
+                  random, which counts as false; no box here.
+  pretrained.stem  as the code, the stem is given films scaled otherwise than on ImageNet.
+Deviations: films are reduced by area at build time, where the code resizes bilinearly;
+float32, where it trains in half precision; seed 0 instead of 1234; a validation after every
+epoch instead of 500 steps. Brightness, contrast and blur as in configs/adpd.py, but brightness and
+contrast of every film, not of half of them. Maps are of the features that the head
+pools, after the last norm and its ReLU; the code takes those before it. A batch is 128 films instead of 64 in two views.
 """
 
 from ml_collections import config_dict
@@ -44,6 +48,7 @@ def get_config() -> config_dict.ConfigDict:
     c.data.dataset = "chestxray14/224px"
     c.data.scheme = "cxr8_halves"
     c.pretrained["from"] = "timm/densenet121.tv_in1k"
+    c.pretrained.stem = "keep"
 
     c.task.name = "cxr_jax.tasks.heatmaps.Heatmaps"
     c.task.classes = (*CXR8, NO_FINDING)
@@ -61,6 +66,7 @@ def get_config() -> config_dict.ConfigDict:
     c.task.side = 224
     c.task.found_above = 0.5
     c.task.box_score = "abnormal"  # or class
+    c.task.dummy_box = False
     c.task.channels = 3
     c.task.mean, c.task.std = (0.505,) * 3, (0.248,) * 3
 

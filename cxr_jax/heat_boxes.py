@@ -4,6 +4,7 @@ On the host: how many parts a map falls into is not known beforehand.
 """
 
 import dataclasses
+import zlib
 
 import numpy as np
 from scipy import ndimage
@@ -27,6 +28,9 @@ class Rule:
         thresholds: of the stretched map, to be exceeded.
         side: of the grid that boxes are taken on, in pixels.
         found_above: probability that a class must exceed to have a box.
+        dummy: whether a film without any box is given one, of a class at random, one
+            pixel of the grid in its corner, score 0: as that code does. It is drawn by
+            what is said of the film, the same in every batch.
 
     Reference: Wang et al., ChestX-ray8, CVPR 2017, section 3.2 (thresholds of 60 and 180
     of 255); scores as in the code of Müller et al., Weakly supervised object detection in
@@ -36,10 +40,16 @@ class Rule:
     thresholds: tuple[float, ...] = (60 / 255, 180 / 255)
     side: int = 224
     found_above: float = 0.5
+    dummy: bool = False
 
 
 def best_boxes(
-    maps: np.ndarray, scores: np.ndarray, probs: np.ndarray, *, rule: Rule
+    maps: np.ndarray,
+    scores: np.ndarray,
+    probs: np.ndarray,
+    *,
+    rule: Rule,
+    boxed: np.ndarray | None = None,
 ) -> Boxes:
     """The best box of each class.
 
@@ -49,6 +59,7 @@ def best_boxes(
             over its part of the map.
         probs: ``[B, C]``, of whole films.
         rule: of the making.
+        boxed: bool ``[C]``, classes that may have boxes; all of them.
 
     Returns:
         float32 ``[B, C]``, one slot per class. A class that is not found, or whose map is
@@ -60,15 +71,27 @@ def best_boxes(
     xyxy = np.zeros((rows, classes, 4), np.float32)
     score = np.zeros((rows, classes), np.float32)
     mask = np.zeros((rows, classes), bool)
-    for b, c in zip(*np.nonzero(probs > rule.found_above), strict=True):
+    boxed = np.ones(classes, bool) if boxed is None else boxed
+    wanted = (probs > rule.found_above) & boxed
+    for b, c in zip(*np.nonzero(wanted), strict=True):
         fine = down @ maps[b, ..., c].astype(np.float64) @ right.T
         worth = down @ scores[b, ..., c].astype(np.float64) @ right.T
         found = _best(_stretched(fine), worth, rule.thresholds)
         if found is not None:
             mask[b, c], score[b, c] = True, expit(found[0])
             xyxy[b, c] = np.array(found[1]) / rule.side
+    if rule.dummy:
+        for b in np.flatnonzero(~mask.any(axis=1)):
+            c = _drawn(probs[b], boxed)
+            mask[b, c], xyxy[b, c, 2:] = True, 1 / rule.side
     label = np.broadcast_to(np.arange(classes, dtype=np.int32), mask.shape)
     return Boxes(xyxy=xyxy, label=label, mask=mask, score=score)
+
+
+def _drawn(probs: np.ndarray, boxed: np.ndarray) -> int:
+    """A class at random, one of those that may have boxes."""
+    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(probs).tobytes()))
+    return int(rng.choice(np.flatnonzero(boxed)))
 
 
 def interpolation(cells: int, size: int) -> np.ndarray:

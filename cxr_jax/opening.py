@@ -9,7 +9,7 @@ from ml_collections import config_dict
 
 from cxr_jax.data import pipeline
 from cxr_jax.division import Division, divide
-from cxr_jax.tasks.base import Task
+from cxr_jax.tasks.base import Task, traits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,17 +68,18 @@ def _open(
 ) -> Films:
     dataset = pipeline.open_dataset(config.data.dataset, data_dir=data_dir)
     division = divide(config, dataset, learn=learn)
-    reads = getattr(task, "reads", ())
-    labelled = tuple(getattr(task, "labelled", task.classes))
+    said = traits(task)
     fields = pipeline.Fields(
-        classes=labelled if learn else task.classes,
+        classes=said.labelled if learn else task.classes,
         truth="truth" in dataset.features,
         learn_truth=learn and config.data.truth,
-        regions=learn and "regions" in reads,
+        regions=learn and "regions" in said.reads,
+        region_names=said.regions,
+        findings=said.findings,
         group=None if division.groups is None else division.groups.code,
     )
     _sign(division.split.passport, dataset)
-    costed = learn or (not reads and labelled == tuple(task.classes))
+    costed = learn or (not said.reads and said.labelled == tuple(task.classes))
     return Films(dataset=dataset, division=division, fields=fields, costed=costed)
 
 

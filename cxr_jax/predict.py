@@ -20,7 +20,7 @@ from cxr_jax.intake import Reduced, Source
 from cxr_jax.metrics import scaling
 from cxr_jax.models.state import Arrays, ModelDef
 from cxr_jax.predictions import MAX_STD
-from cxr_jax.tasks.base import Task
+from cxr_jax.tasks.base import Task, traits
 from cxr_jax.types import Batch, Prediction
 
 Prevalence = float | Mapping[str, float]
@@ -190,7 +190,7 @@ class Predictor:
         read = self._forward(self._arrays, batch, key, samples=samples)
         wanted = {"logits": read.logits, "raw": read.probs, "boxes": read.boxes}
         wanted |= {"std": read.std, "information": read.information}
-        unfinished = "maps" in getattr(self._task, "finishes", ())
+        unfinished = "maps" in traits(self._task).finishes
         wanted["maps"] = read.maps if maps or unfinished else None
         found = jax.device_get(wanted)
         if unfinished:
@@ -273,7 +273,7 @@ class Predictor:
             shape=film.shape,
             padded=self.fit != "stretch",
             maps=found["maps"],
-            unit=UNITS.get(getattr(self._task, "maps", ""), "map"),
+            unit=UNITS.get(traits(self._task).maps, "map"),
             std=found["std"],
             information=found["information"],
             max_std=max_std,

@@ -14,7 +14,7 @@ from cxr_jax.evaluators.base import Evaluator, observe
 from cxr_jax.models.state import Arrays, ModelDef
 from cxr_jax.predictions import Predictions
 from cxr_jax.preemption import Stopped, Stopper
-from cxr_jax.tasks.base import Task
+from cxr_jax.tasks.base import Task, traits
 from cxr_jax.types import Batch, Loss, Prediction
 
 
@@ -138,7 +138,7 @@ class Reader:
         prediction = self._task.predict(model, batch)
         observed = observe(self._evaluators, prediction, batch)
         # Maps stay on the device that made them: the compiler drops what is not asked.
-        wanted = "maps" in getattr(self._task, "finishes", ())
+        wanted = "maps" in traits(self._task).finishes
         maps = prediction.maps if wanted else None
         prediction = dataclasses.replace(prediction, maps=maps, observed=observed)
         if not self._costs:

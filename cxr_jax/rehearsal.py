@@ -18,6 +18,7 @@ from cxr_jax.evaluators.base import Evaluator, check_requirements
 from cxr_jax.models.state import flatten
 from cxr_jax.predictions import Predictions
 from cxr_jax.step import Trainer
+from cxr_jax.tasks.base import traits
 from cxr_jax.types import Boxes
 
 LOSS = "loss"
@@ -68,13 +69,16 @@ def rehearse(
     have = ["labels", "probs", *(["truth"] if fields.truth else [])]
     have += [name for name in ("boxes",) if name in dataset.features]
     have += ["std", "information"] if config.eval.mc.samples else []
-    have += ["maps"] if getattr(trainer.task, "maps", False) else []
-    finds = getattr(trainer.task, "finds_boxes", False)
-    have += ["predicted_boxes"] if finds else []
+    said = traits(trainer.task)
+    have += ["maps"] if said.maps else []
+    have += ["predicted_boxes"] if said.finds_boxes else []
     have += ["regions"] if fields.regions else []
     check_requirements(evaluators, have)
     table = two_films(
-        dataset.records, trainer.task.classes, truth=fields.truth, boxes=finds
+        dataset.records,
+        trainer.task.classes,
+        truth=fields.truth,
+        boxes=said.finds_boxes,
     )
     for evaluator in evaluators:
         evaluator.rehearse(table)

@@ -21,25 +21,19 @@ from typing import Any
 import jax
 
 from cxr_jax import (
-    box_scoring,
     evaluate,
     report,
     results,
     score_boxes,
     score_flags,
+    score_inputs,
     scoring,
-    trained_on,
 )
-from cxr_jax import config as configs
-from cxr_jax.data import labelled, leakage, parts
+from cxr_jax.data import labelled
 from cxr_jax.errors import ConfigError, UserError
-from cxr_jax.evaluators.adjudicated import Adjudicated
 from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.evaluators.classification import Classification
-from cxr_jax.evaluators.comparison import Comparison
-from cxr_jax.evaluators.detection import Detection
 from cxr_jax.evaluators.probabilities import Probabilities
-from cxr_jax.evaluators.readers import Readers
 from cxr_jax.evaluators.subgroups import Subgroups
 from cxr_jax.predictions import write_atomically
 
@@ -47,10 +41,6 @@ DONE, WRONG_INPUT = 0, 2
 NAME = "score"
 # What every table of predictions is judged by, whoever made it.
 EVALUATORS: tuple[type[Evaluator], ...] = (Classification, Probabilities, Subgroups)
-UNCHECKED = (
-    "Not known which films the model was trained on; leakage was not checked"
-    " (--trained_on)."
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,74 +70,38 @@ def _keep_compiled() -> None:
 
 def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     """Everything is read and judged before the first file is written."""
-    shown, output = _shown(flags), _output(flags.output)
-    source = labelled.read_source(
-        flags.labels,
-        data_dir=score_flags.data_dir(flags),
-        manual_dir=flags.manual_dir,
-        classes=flags.classes or None,
-    )
-    take = partial(parts.take_part, source, drawing=shown["drawing"])
-    part = take(flags.split)
-    read = partial(scoring.read_scored, source=source, rules=_rules(flags))
-    if flags.predictions:
-        ours = read(flags.predictions, part=part)
-        files, kinds = {"predictions": ours.passport}, EVALUATORS
-    else:
-        classes = box_scoring.classes_of(source, flags.classes)
-        ours = scoring.unpredicted(source, part, classes)
-        files, kinds = {}, ()
-    said = _unseen(flags, ours, source, leakage.USED)
-    settings = {
-        "mean_classes": flags.mean_classes or _held(shown["mean_classes"], ours),
-        "resamples": flags.resamples,
-        "seed": flags.seed,
-    }
-    Classification(**settings).listed(ours.table.classes)
-    more: list[Evaluator] = []
-    usual: dict[str, Any] = {}
-    if flags.boxes:
-        detection = Detection(**shown["detection"] | settings)
-        ours, usual = score_boxes.read(
-            _box_files(flags),
-            ours,
-            source=source,
-            part=part,
-            validation=parts.validation_of(part, flags.split, take),
-            detection=detection,
-        )
-        files["boxes"] = ours.passport["boxes"]
-        said += box_scoring.remarks(ours.passport["boxes"])
-        more.append(detection)
-    if flags.compare:
-        theirs = read(flags.compare, part=part)
-        files["compare"] = theirs.passport
-        more.append(_comparison(flags, ours, theirs, settings))
-    if flags.adjudicated:
-        found = scoring.read_adjudicated(flags.adjudicated, source, ours)
-        name = pathlib.Path(flags.adjudicated).name
-        more.append(Adjudicated(labels=found, name=name, **settings))
-    if flags.readers:
-        known = frozenset(source.records.id.tolist())
-        asked = shown["readers"] | {"file": flags.readers, "films": known} | settings
-        readers = Readers(**asked)
-        readers.rehearse(ours.table)
-        files["readers"] = {"file": flags.readers, "sha256": readers.inputs()["file"]}
-        more.append(readers)
-    evaluators = [kind(**settings) for kind in kinds]
-    scored, frozen = {part.name: (ours, [*evaluators, *more])}, usual
+    output = _output(flags.output)
+    given = score_inputs.read(flags)
+    kinds = EVALUATORS if flags.predictions else ()
+    evaluators: list[Evaluator] = [kind(**given.settings) for kind in kinds]
+    more = score_inputs.beside(given)
+    scored = {given.part.name: (given.ours, [*evaluators, *more])}
+    frozen = given.usual
     if flags.validation:
-        val = f"{flags.split.rpartition('/')[0]}/{score_flags.VALIDATION}"
-        val = take(val)
-        table = read(flags.validation, part=val)
-        files["validation"] = table.passport
-        _unseen(flags, table, source, ("train",))
-        frozen = evaluate.freeze(evaluators, table.table) | usual
-        scored = {val.name: (table, evaluators), **scored}
-    judge = partial(_judge, source=source, frozen=frozen or None, settings=settings)
+        name, table = score_inputs.validation(given)
+        frozen = evaluate.freeze(evaluators, table.table) | given.usual
+        scored = {name: (table, evaluators), **scored}
+    judge = partial(
+        _judge, source=given.source, frozen=frozen or None, settings=given.settings
+    )
     judged = {name: judge(name, *about) for name, about in scored.items()}
-    given = [pathlib.Path(p).name for p in (flags.predictions, flags.boxes) if p]
-    about = {
+    judged[given.part.name]["notes"] += given.said
+    about = _about(argv, given)
+    _write_about(output, {"config.json": about, "split.json": given.part.passport})
+    for name, result in judged.items():
+        folder = output / "evaluation" / name
+        evaluate.write_evaluation(folder, scored[name][0].table, result)
+    page = report.write_report(output)
+    print("\n".join([results.headline(judged), *_said(judged[given.part.name])]))
+    print(f"report: {page}")
+
+
+def _about(argv: Sequence[str], given: score_inputs.Given) -> dict[str, Any]:
+    """The content of ``config.json``."""
+    files = (given.flags.predictions, given.flags.boxes)
+    names = [pathlib.Path(path).name for path in files if path]
+    source, shown = given.source, given.shown
+    return {
         "schema": evaluate.SCHEMA,
         "name": NAME,
         "command": ["python", "-m", "cxr_jax.score", *argv],
@@ -156,39 +110,14 @@ def _score(flags: argparse.Namespace, argv: Sequence[str]) -> None:
             "file": source.file,
             "sha256": source.sha256,
         },
-        "files": files,
-        "eval": settings,
+        "files": given.files,
+        "eval": given.settings,
         "report": {
-            "title": f"Score of {' and '.join(given)}",
+            "title": f"Score of {' and '.join(names)}",
             "published": shown["published"],
             "published_boxes": shown["published_boxes"],
         },
     }
-    judged[part.name]["notes"] += said
-    _write_about(output, {"config.json": about, "split.json": part.passport})
-    for name, result in judged.items():
-        folder = output / "evaluation" / name
-        evaluate.write_evaluation(folder, scored[name][0].table, result)
-    page = report.write_report(output)
-    print("\n".join([results.headline(judged), *_said(judged[part.name])]))
-    print(f"report: {page}")
-
-
-def _unseen(
-    flags: argparse.Namespace,
-    scored: scoring.Scored,
-    source: labelled.LabelSource,
-    against: Sequence[str],
-) -> list[str]:
-    if not flags.trained_on:
-        return [UNCHECKED]
-    return trained_on.check_unseen(
-        scored.table,
-        source,
-        flags.trained_on,
-        allowed=flags.allow_seen,
-        against=against,
-    )
 
 
 def _judge(
@@ -217,44 +146,6 @@ def _judge(
     return result | more
 
 
-def _box_files(flags: argparse.Namespace) -> score_boxes.Files:
-    return score_boxes.Files(
-        boxes=flags.boxes,
-        references=flags.reference_boxes,
-        manual_dir=flags.manual_dir,
-        extra=flags.allow_extra,
-        chosen=bool(flags.classes),
-    )
-
-
-def _rules(flags: argparse.Namespace) -> scoring.Rules:
-    return scoring.Rules(
-        extra=flags.allow_extra,
-        missing=flags.allow_missing,
-        classes=flags.classes,
-        columns=flags.columns,
-    )
-
-
-def _comparison(
-    flags: argparse.Namespace,
-    ours: scoring.Scored,
-    theirs: scoring.Scored,
-    settings: dict[str, Any],
-) -> Comparison:
-    scores, both = scoring.beside(ours, theirs)
-    names = [pathlib.Path(p).name for p in (flags.predictions, flags.compare)]
-    if names[0] == names[1]:
-        names = [f"{names[0]} (ours)", f"{names[1]} (theirs)"]
-    return Comparison(
-        theirs=scores,
-        rows=both,
-        names=(names[0], names[1]),
-        margin=flags.margin,
-        **settings,
-    )
-
-
 def _output(path: str) -> pathlib.Path:
     """The folder, if nothing but an earlier score is in it; its results are removed."""
     folder = pathlib.Path(path).expanduser()
@@ -271,35 +162,6 @@ def _output(path: str) -> pathlib.Path:
                 f"--output={path} holds files that are no score's; give a folder of its own"
             )
     return folder
-
-
-def _shown(flags: argparse.Namespace) -> dict[str, Any]:
-    """What a config says: published figures, the list of the mean, protocols, division."""
-    found = None if flags.config is None else configs.plain(configs.load(flags.config))
-    about: dict[str, Any] = {"published": (), "published_boxes": (), "mean_classes": ()}
-    about |= {"readers": {}, "detection": {}}
-    if found:
-        about |= {k: found["report"][k] for k in ("published", "published_boxes")}
-        about["mean_classes"] = found["eval"]["mean_classes"]
-        about |= {"readers": _said_of(Readers, found)}
-        about |= {"detection": _said_of(Detection, found)}
-        about["detection"].pop("boxed", None)  # --classes says which.
-    if flags.keep_above is not None:
-        about["detection"] |= {"keep_above": flags.keep_above}
-    seed, made_with = flags.split_seed, flags.trained_on
-    return about | {"drawing": trained_on.drawing_of(found, made_with, seed=seed)}
-
-
-def _said_of(kind: type[Evaluator], config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a config gives an evaluator, if it names it."""
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    told = [spec for spec in config["eval"]["evaluators"] if spec["name"] == name]
-    return {k: v for spec in told[-1:] for k, v in spec.items() if k != "name"}
-
-
-def _held(names: Sequence[str], scored: scoring.Scored) -> tuple[str, ...]:
-    """A config's list, as far as these classes are scored."""
-    return tuple(name for name in names if name in scored.table.classes)
 
 
 def _write_about(output: pathlib.Path, files: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from cxr_jax import config
 from cxr_jax.data.resample import centre, frame_maps
 from cxr_jax.errors import ConfigError
 from cxr_jax.models.thinned import logit_of_mean
-from cxr_jax.tasks.base import Task, Wrapper
+from cxr_jax.tasks.base import Task, Wrapper, traits
 from cxr_jax.types import Batch, Prediction
 
 PROBS, LOGITS = "probs", "logits"
@@ -71,7 +71,8 @@ class Views(Wrapper, abc.ABC):
         Raises:
             ConfigError: they have none, or the task predicts boxes on the device.
         """
-        if getattr(self.task, "finds_boxes", False) and not self.finishes:
+        said = traits(self.task)
+        if said.finds_boxes and not said.finishes:
             raise self._no_mean()
         film = jax.ShapeDtypeStruct((1, height, width, 1), jnp.uint8)
         jax.eval_shape(self._views, film)

@@ -37,11 +37,13 @@ class Regions:
         xyxy: float32 ``[B, A, 4]``.
         presence: ``[B, A]``: bool for references, a probability for predictions.
         probs: float32 ``[B, A, C]``: labels in {0, 1} for references, probabilities for predictions.
+        found: bool ``[B, A]`` for predictions: what the task takes for there.
     """
 
     xyxy: ArrayLike
     presence: ArrayLike
     probs: ArrayLike
+    found: ArrayLike | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -111,3 +111,31 @@ def test_only_classes_that_are_found_and_maps_with_a_shape_have_boxes():
     found = boxes_of(maps, probs=[[0.5, 0.51, 0.9]])
     assert found.mask.tolist() == [[False, True, False]]
     assert not found.xyxy[0, [0, 2]].any() and not found.score[0, [0, 2]].any()
+
+
+def test_a_film_without_any_box_has_one_where_the_released_code_gives_one():
+    """One pixel, score 0, of any class that may have boxes; films with boxes keep theirs."""
+    maps, scores = blobs(rows=40), blobs(rows=40, seed=1)
+    probs = np.random.default_rng(2).random(maps.shape[::3])
+    probs[::2] /= 2.1
+    may = np.array([True, True, True, False])
+    given = {"probs": probs, "boxed": may}
+    plain, dummy = (
+        best_boxes(maps, scores, **given, rule=Rule(dummy=d)) for d in (False, True)
+    )
+    none = ~plain.mask.any(axis=1)
+    assert 20 <= none.sum() < 40
+    np.testing.assert_array_equal(dummy.mask[none].sum(axis=1), 1)
+    film, label = np.nonzero(dummy.mask & none[:, None])
+    assert set(label) == {0, 1, 2}
+    corner = np.tile([0, 0, 1 / 224, 1 / 224], (len(film), 1))
+    np.testing.assert_allclose(dummy.xyxy[film, label], corner, rtol=1e-6)
+    assert not dummy.score[film].any()
+    for name in ("mask", "xyxy", "score"):
+        kept, own = (getattr(boxes, name)[~none] for boxes in (dummy, plain))
+        np.testing.assert_array_equal(kept, own)
+    # A film's box does not depend on the films beside it.
+    alone = best_boxes(
+        maps[:1], scores[:1], probs[:1], rule=Rule(dummy=True), boxed=may
+    )
+    np.testing.assert_array_equal(alone.mask[0], dummy.mask[0])

@@ -21,7 +21,7 @@ LEVELS = {
     4: "checkpoint optim sampled tasks.* tta",
     5: "evaluate outline step",
     6: "assembly best opening reading rehearsal score_boxes train",
-    7: "predict run pages.*",
+    7: "predict run score_inputs pages.*",
     8: "export loading predict_files report results",
     9: "main score",
 }

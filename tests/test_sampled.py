@@ -219,6 +219,7 @@ def environment(**more):
     return {k: v for k, v in env.items() if k != "XLA_FLAGS"} | more
 
 
+@pytest.mark.long
 def test_four_devices_say_what_one_says():
     flags = "--xla_force_host_platform_device_count=4"
     done = subprocess.run(

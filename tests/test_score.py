@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cxr_jax import config as configs
-from cxr_jax import main, score, scoring
+from cxr_jax import main, score, score_inputs, scoring
 from cxr_jax.data import labelled, leakage
 from cxr_jax.evaluators.classification import Classification
 from cxr_jax.labels import NIH14
@@ -434,10 +434,10 @@ def test_the_films_of_a_run_are_refused(case, capsys):
 
 def test_what_nobody_said_is_said(case):
     assert case.run() == 0
-    assert score.UNCHECKED in case.result()["notes"]
+    assert score_inputs.UNCHECKED in case.result()["notes"]
     (case.root / "train.txt").write_text("99999999_000.png\n")
     assert case.run(f"--trained_on={case.path('train.txt')}") == 0
-    assert score.UNCHECKED not in case.result()["notes"]
+    assert score_inputs.UNCHECKED not in case.result()["notes"]
 
 
 def write_config(case, **data):

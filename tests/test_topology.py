@@ -38,6 +38,7 @@ def steps(toy, tmp_path, devices, count, variant=""):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_one_and_four_devices_see_the_same_films_and_start_alike(toy, tmp_path):
     one, four = (steps(toy, tmp_path, devices, 2) for devices in (1, 4))
     assert one["order"] == four["order"]
@@ -79,6 +80,7 @@ def read_by_one_process():
     return boxes(1, 4, XLA_FLAGS="--xla_force_host_platform_device_count=4")
 
 
+@pytest.mark.long
 def test_boxes_of_maps_are_those_of_one_device(read_by_one_process):
     one, four = read_by_one_process
     assert np.sum(one["mask"]) > 9 and not np.array(one["mask"])[:, 2].any()

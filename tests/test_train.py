@@ -140,6 +140,7 @@ def test_a_phase_begins_with_the_last_weights_or_the_best(tmp_path, begin, step)
     assert any(np.any(seen[3][name] != seen[6][name]) for name in seen[3])
 
 
+@pytest.mark.long
 def test_a_phase_that_begins_with_the_best_resumes_from_before_the_switch(tmp_path):
     phases = (common.phase(epochs=2.0), common.phase(begin="best"))
     subject = dataclasses.replace(trainer(), phases=phases)

@@ -10,6 +10,7 @@ from flax import nnx
 from cxr_jax import explain, sharding, tta
 from cxr_jax.errors import ConfigError
 from cxr_jax.models.state import ModelDef
+from cxr_jax.tasks.base import traits
 from cxr_jax.tasks.classify import Classify
 from cxr_jax.types import Batch, Boxes, Prediction
 
@@ -181,7 +182,8 @@ def test_views_of_a_sharded_batch_stay_where_their_films_are(task, state):
 def test_a_wrapper_is_its_task_in_all_else(task, state):
     wrapped = tta.wrap(task, {"name": "cxr_jax.tta.Flip", "size": 0, "average": ""})
     assert isinstance(wrapped, tta.Flip) and wrapped.average == "probs"
-    assert wrapped.classes == task.classes and wrapped.maps == task.maps
+    assert wrapped.classes == task.classes and traits(wrapped) == traits(task)
+    assert traits(wrapped).maps == task.maps
     static, params, rest = state
     batch = films(SIZE)
     costs = [

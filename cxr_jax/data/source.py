@@ -16,6 +16,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from cxr_jax.data import manifest as manifests
 from cxr_jax.data.records import Records, read_records
 from cxr_jax.errors import DataError
+from cxr_jax.labels import IMAGENOME_FINDINGS, REGIONS29
 from cxr_jax.types import Boxes, Regions
 
 
@@ -52,6 +53,8 @@ class Fields:
         truth: read the true labels.
         learn_truth: give them for the labels too.
         regions: read the anatomical regions.
+        region_names: which of them, by name, in the order wanted; all where None.
+        findings: columns of their labels, likewise.
         group: int32 ``[N]``, one category per record of the dataset, or None.
     """
 
@@ -60,6 +63,8 @@ class Fields:
     truth: bool = False
     learn_truth: bool = False
     regions: bool = False
+    region_names: Sequence[str] | None = None
+    findings: Sequence[str] | None = None
     group: np.ndarray | None = None
 
 
@@ -136,6 +141,8 @@ class Reader:
             "truth": fields.truth or fields.learn_truth,
             "regions": fields.regions,
         }
+        self._regions = _places(fields.region_names, REGIONS29)
+        self._findings = _places(fields.findings, IMAGENOME_FINDINGS)
         self._decoder = Decoder(dataset, [name for name in wanted if wanted[name]])
         self._in_place = _in_place(dataset)
 
@@ -166,7 +173,7 @@ class Reader:
         if self.fields.max_boxes is not None:
             fields["boxes"] = self._boxes(index, examples)
         if self.fields.regions:
-            fields["regions"] = _regions(examples)
+            fields["regions"] = _regions(examples, self._regions, self._findings)
         if self.fields.group is not None:
             fields["group"] = np.asarray(self.fields.group[index], np.int32)
         return fields
@@ -288,15 +295,30 @@ def _is_plain_bytes(leaf: Any) -> bool:
     return tensor and leaf.to_json_content().encoding == "bytes"
 
 
-def _regions(examples: Sequence[dict[str, np.ndarray]]) -> Regions:
+def _regions(
+    examples: Sequence[dict[str, np.ndarray]], rows: np.ndarray, columns: np.ndarray
+) -> Regions:
+    """Those that are wanted: rows are regions, columns findings."""
+
     def stack(name: str) -> np.ndarray:
-        return np.stack([example[f"regions/{name}"] for example in examples])
+        return np.stack([example[f"regions/{name}"] for example in examples])[:, rows]
 
     return Regions(
         xyxy=stack("xyxy"),
         presence=stack("presence") > 0,
-        probs=stack("labels").astype(np.float32),
+        probs=stack("labels")[..., columns].astype(np.float32),
     )
+
+
+def _places(wanted: Sequence[str] | None, known: tuple[str, ...]) -> np.ndarray:
+    """Where the wanted names stand among those that every dataset with regions has."""
+    wanted = known if wanted is None else tuple(wanted)
+    if unknown := [name for name in wanted if name not in known]:
+        raise DataError(
+            f"no region is called, or labelled with, {', '.join(unknown)}; known are"
+            f" {', '.join(known)}"
+        )
+    return np.array([known.index(name) for name in wanted], int)
 
 
 def _check_table(dataset: Dataset) -> None:

@@ -36,12 +36,12 @@ class Detection(Evaluator):
             over.
         thresholds: of the IoU, to be exceeded; their mean is ``map``.
         keep_above: score above which boxes count where no ranking is looked at: for
-            localisation accuracy and false positives per film.
+            localisation accuracy and false positives per film. Below 0 all of them do.
     """
 
     boxed: tuple[str, ...] = CXR8
     thresholds: tuple[float, ...] = IOU
-    keep_above: float = 0.0
+    keep_above: float = -1.0
     requires: ClassVar[tuple[str, ...]] = ("boxes", "predicted_boxes")
     monitors: ClassVar[bool] = True
 

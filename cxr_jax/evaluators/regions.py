@@ -1,7 +1,6 @@
 """How well predicted regions lie on the true ones, beside each region's usual place."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,8 +16,6 @@ from cxr_jax.predictions import Predictions
 from cxr_jax.types import Batch, Prediction
 
 USUAL = "usual_regions"
-# Of a logit of 0.5, above which regions take part in boxes of findings.
-PRESENT = 1 / (1 + math.exp(-0.5))
 NOWHERE = "undefined: on no film"
 EVERYWHERE = "undefined: absent from no film"
 NO_USUAL_PLACE = "unknown: on no film of the validation part"
@@ -28,17 +25,16 @@ NO_USUAL_PLACE = "unknown: on no film of the validation part"
 class RegionQuality(Evaluator):
     """Mean IoU per region, over films where it is there, and how presence is told.
 
-    Presence: the share of present regions that are found, and of absent ones that are.
+    Presence: the share of present regions that the task takes for there, and of absent
+    ones that it does.
     A region that is on no film of the validation part has no usual place: it is left out
     where that is compared with.
 
     Attributes:
         regions: their names.
-        present_above: probability above which a region is found.
     """
 
     regions: tuple[str, ...] = REGIONS29
-    present_above: float = PRESENT
     requires: ClassVar[tuple[str, ...]] = ("regions", "predicted_boxes")
 
     def observe(self, prediction: Prediction, batch: Batch) -> dict[str, jax.Array]:
@@ -46,7 +42,7 @@ class RegionQuality(Evaluator):
         true, found = batch.regions, prediction.regions
         return {
             "regions/iou": boxes.iou(found.xyxy, true.xyxy),
-            "regions/found": found.presence,
+            "regions/found": found.found,
             "regions/xyxy": true.xyxy,
             "regions/there": true.presence,
         }
@@ -74,7 +70,6 @@ class RegionQuality(Evaluator):
         there = np.asarray(predictions.observed["regions/there"], bool)
         block = {
             "n": len(there),
-            "present_above": self.present_above,
             "resampling_unit": units.name,
             "resamples": self.resamples,
             "mean": self._told(slice(None), point, drawn, measured),
@@ -91,7 +86,7 @@ class RegionQuality(Evaluator):
     ) -> dict[str, "_Measured"]:
         seen = predictions.observed
         there = np.asarray(seen["regions/there"], bool)
-        found = np.asarray(seen["regions/found"]) > self.present_above
+        found = np.asarray(seen["regions/found"], bool)
         iou = np.asarray(seen["regions/iou"], float)
         measured = {"iou": _Measured(values=iou, counts=there, lacking=NOWHERE)}
         if usual:

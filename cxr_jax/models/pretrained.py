@@ -25,7 +25,8 @@ from cxr_jax.models.layouts import Source
 from cxr_jax.models.passport import Passport
 
 HEADS = ("keep", "fresh")
-_KEYS = ("from", "head", "layout", "sha256")
+STEMS = ("fit", "keep")
+_KEYS = ("from", "head", "layout", "sha256", "stem")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,9 @@ def load(
     Args:
         spec: ``from``: a path, or a name of ``hub.HUB``. ``head``: ``keep`` or
             ``fresh``. ``layout``: a key of ``layouts.LAYOUTS``, or "" to tell by the
-            names in the file. ``sha256``: what the file must hash to, or "".
+            names in the file. ``sha256``: what the file must hash to, or "". ``stem``:
+            ``fit``, to the scaling of the model's films; ``keep``, as it is, though
+            they are scaled otherwise.
         params: name → anything with ``shape`` and ``dtype``: what the model trains.
         rest: likewise, its batch statistics.
         behind: likewise, what the model would have if it did not end at a tap. A file
@@ -100,8 +103,9 @@ def load(
         cache: where named weights are kept.
 
     Returns:
-        Arrays that give the source's logits on the same film. The stem is refitted where
-        the model's scaling or number of channels is not the file's, see ``stems.fit``;
+        Arrays that give the source's logits on the same film, unless the stem is kept.
+        It is refitted where the model's scaling or number of channels is not the file's,
+        see ``stems.fit``;
         the running variances where the library adds another epsilon to them.
 
     Raises:
@@ -128,7 +132,7 @@ def load(
         _same_classes(passport, source, tuple(classes), path.name)
     wanted = {name: array for name, array in model.items() if name not in fresh}
     found = {name: a for name, a in source.arrays.items() if name not in fresh}
-    stem = _fit_stem(found, wanted, passport, mean, std)
+    stem = _fit_stem(found, wanted, passport, mean, std, how=given["stem"])
     cut = {*behind} if {*behind} & {*found} else set()
     _strict(path.name, found, wanted | {name: behind[name] for name in cut}, source)
 
@@ -158,16 +162,21 @@ def load(
 
 
 def _spec(spec: Mapping[str, Any]) -> dict[str, str]:
-    given = {"layout": "", "sha256": ""} | dict(spec)
+    given = {"layout": "", "sha256": "", "stem": "fit"} | dict(spec)
     if set(given) != set(_KEYS) or not all(isinstance(v, str) for v in given.values()):
         raise ConfigError(
             f"pretrained={dict(spec)}: give text for from and head, and if you like for"
-            " layout and sha256"
+            " layout, sha256 and stem"
         )
     if given["head"] not in HEADS:
         raise ConfigError(
             f"pretrained.head={given['head']!r}: choose keep (the classes are the file's)"
             " or fresh"
+        )
+    if given["stem"] not in STEMS:
+        raise ConfigError(
+            f"pretrained.stem={given['stem']!r}: choose fit (the same function of a film"
+            " as in the file) or keep (the same kernel)"
         )
     return given
 
@@ -225,6 +234,8 @@ def _fit_stem(
     passport: Passport,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    *,
+    how: str,
 ) -> stems.Stem:
     """Puts the stem that the model needs among the arrays that were found."""
     stem = stems.of(found, passport)
@@ -233,7 +244,10 @@ def _fit_stem(
         return stems.Stem(np.empty(0), None, passport.mean, passport.std)
     channels = wanted[kernel].shape[2]
     scale = {"mean": mean and tuple(mean), "std": std and tuple(std)}
-    stem = stems.fit(stem, channels=channels, border=border in wanted, **scale)
+    if how == "keep":
+        scale = {k: v or getattr(stem, k) for k, v in scale.items()}
+    change = {"fit": stems.fit, "keep": stems.keep}[how]
+    stem = change(stem, channels=channels, border=border in wanted, **scale)
     found[kernel] = stem.kernel
     if stem.border is not None:
         found[border] = stem.border

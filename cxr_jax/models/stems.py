@@ -84,6 +84,45 @@ def fit(
     return _gray(given, mean, std, border)
 
 
+def keep(
+    given: Stem,
+    *,
+    channels: int,
+    border: bool,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Stem:
+    """The stem as it is, for a model whose films may be scaled otherwise.
+
+    It then sees films in another brightness and contrast than those it learnt from.
+
+    Args:
+        given: the stem of the file.
+        channels: of the model.
+        border: whether the model's stem has a border.
+        mean: what the model's films are normalised by.
+        std: likewise.
+
+    Raises:
+        CheckpointError: it takes another number of channels, or a border.
+    """
+    theirs, has = given.kernel.shape[2], given.border is not None
+    if theirs != channels or has != border:
+        raise CheckpointError(
+            f"pretrained.stem=keep: the stem of the file takes {theirs} channels and"
+            f" {'has a' if has else 'no'} border, the model's {channels} and"
+            f" {'has one' if border else 'none'}: set task.channels={theirs}, or"
+            " pretrained.stem=fit"
+        )
+    if (mean, std) == (given.mean, given.std):
+        return given
+    change = (
+        f"stem kept, made for films less mean={given.mean} over std={given.std}, given"
+        f" films less mean={mean} over std={std}"
+    )
+    return dataclasses.replace(given, mean=mean, std=std, change=change)
+
+
 def _default(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return values if len(values) == channels else (float(np.mean(values)),)
 
@@ -93,7 +132,8 @@ def _rescaled(given: Stem, mean: tuple[float, ...], std: tuple[float, ...]) -> S
         raise CheckpointError(
             f"the weights expect films less mean={given.mean}, the model takes"
             f" mean={mean}: along the edges no kernel makes up for that; set task.mean"
-            f"={given.mean} and task.std={given.std}"
+            f"={given.mean} and task.std={given.std}, or pretrained.stem=keep for a"
+            " stem that sees films scaled otherwise"
         )
     ratio = np.asarray(std, np.float64) / given.std
     kernel = given.kernel * ratio[:, None]

@@ -154,7 +154,8 @@ def _films(runs: Sequence[Evidence], names: Sequence[str]) -> str:
 
 def _kept(runs: Sequence[Evidence], names: Sequence[str]) -> str:
     """Where runs differ in the score above which boxes count."""
-    kept = [f"{_block(run)['keep_above']:g}" for run in runs]
+    scores = [_block(run)["keep_above"] for run in runs]
+    kept = ["any" if score < 0 else f"{score:g}" for score in scores]
     if len(set(kept)) == 1:
         return ""
     told = [f"{score} ({name})" for score, name in zip(kept, names, strict=True)]

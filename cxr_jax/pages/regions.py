@@ -73,7 +73,7 @@ def _presence(block: Mapping[str, Any]) -> str:
         return ""
     return (
         " Share of the films where a region is, and of those where it is not, on which it"
-        f" is found: its presence has a probability above {block['present_above']:.2f}."
+        " is found: taken for there, so that its findings may have boxes."
     )
 
 

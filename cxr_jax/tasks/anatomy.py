@@ -272,7 +272,10 @@ class Anatomy:
             probs=pooled,
             boxes=self._boxes(xyxy, mapped, positive & present[..., None]),
             regions=Regions(
-                xyxy=xyxy, presence=jax.nn.sigmoid(said.presence), probs=probs
+                xyxy=xyxy,
+                presence=jax.nn.sigmoid(said.presence),
+                probs=probs,
+                found=present,
             ),
         )
         return jax.tree.map(

@@ -1,7 +1,7 @@
 """The protocol between a paper and everything that is not one."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 from flax import nnx
@@ -16,14 +16,13 @@ class Task(Protocol):
     batch statistics, which ``loss`` writes into the model it is given. A task has no state
     of its own that changes.
 
+    What else it may say of itself, see ``Traits``.
+
     Attributes:
         classes: names of the classes, in the order of the last axis.
-        finishes: fields of a prediction, beyond scores, that ``finalize`` reads: they
-            are fetched for it. None of them where the task does not say.
     """
 
     classes: tuple[str, ...]
-    finishes: tuple[str, ...] = ()
 
     def create(self, key: jax.Array) -> nnx.Module:
         """A model with fresh weights.
@@ -71,6 +70,39 @@ class Task(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a task says of itself by attributes of these names, and means where it does not.
+
+    Attributes:
+        labelled: labels of whole films that it learns from; its classes.
+        reads: fields of a batch, beyond films and labels, that its loss reads.
+        regions: names of the regions that a batch holds; all of them.
+        findings: names of what regions are labelled with; all of them.
+        maps: the kind of maps that its predictions carry; "" for none.
+        finds_boxes: whether its predictions carry boxes.
+        finishes: fields of a prediction, beyond scores, that ``finalize`` reads: they
+            are fetched for it.
+    """
+
+    labelled: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    regions: tuple[str, ...] | None = None
+    findings: tuple[str, ...] | None = None
+    maps: str = ""
+    finds_boxes: bool = False
+    finishes: tuple[str, ...] = ()
+
+
+def traits(task: Task) -> Traits:
+    """Those of a task, or of the one that is wrapped."""
+    while isinstance(task, Wrapper):
+        task = task.task
+    names = [field.name for field in dataclasses.fields(Traits)]
+    said = {name: getattr(task, name) for name in names if hasattr(task, name)}
+    return Traits(**{"labelled": tuple(task.classes)} | said)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Wrapper:
     """A task that reads films in another way, and is its task in all else.
 
@@ -84,16 +116,6 @@ class Wrapper:
     def classes(self) -> tuple[str, ...]:
         """The task's."""
         return self.task.classes
-
-    @property
-    def maps(self) -> Any:
-        """The task's: what maps its predictions carry."""
-        return getattr(self.task, "maps", False)
-
-    @property
-    def finishes(self) -> tuple[str, ...]:
-        """The task's."""
-        return getattr(self.task, "finishes", ())
 
     def create(self, key: jax.Array) -> nnx.Module:
         """The task's model."""

@@ -23,6 +23,7 @@ class Heatmaps(Classify):
         thresholds: of the maps, see ``heat_boxes.Rule``.
         side: likewise.
         found_above: likewise.
+        dummy_box: likewise; a film always has a box then.
         normal: the class of films without findings; it has no boxes.
         box_score: ``"abnormal"``, the sigmoid of the mean of minus the map of
             ``normal`` over the part that is boxed; ``"class"``, the sigmoid of the mean
@@ -44,13 +45,17 @@ class Heatmaps(Classify):
         thresholds: tuple[float, ...] = heat_boxes.Rule.thresholds,
         side: int = heat_boxes.Rule.side,
         found_above: float = heat_boxes.Rule.found_above,
+        dummy_box: bool = False,
         normal: str = NO_FINDING,
         box_score: str = ABNORMAL,
         **given: Any,
     ):
         super().__init__(**given)
         self.rule = heat_boxes.Rule(
-            thresholds=tuple(thresholds), side=side, found_above=found_above
+            thresholds=tuple(thresholds),
+            side=side,
+            found_above=found_above,
+            dummy=dummy_box,
         )
         self.normal, self.box_score = normal, box_score
         if box_score not in (ABNORMAL, CLASS) or self.maps != CAM:
@@ -86,12 +91,15 @@ class Heatmaps(Classify):
             prediction: with maps, NumPy arrays.
         """
         maps = np.asarray(prediction.maps)
-        probs = np.array(prediction.probs)
         worth = maps
-        if self.normal in self.classes:
-            normal = self.classes.index(self.normal)
-            probs[:, normal] = 0.0
-            if self.box_score == ABNORMAL:
-                worth = np.broadcast_to(-maps[..., normal, None], maps.shape)
-        boxes = heat_boxes.best_boxes(maps, worth, probs, rule=self.rule)
+        if self.box_score == ABNORMAL:
+            normal = maps[..., self.classes.index(self.normal), None]
+            worth = np.broadcast_to(-normal, maps.shape)
+        boxes = heat_boxes.best_boxes(
+            maps,
+            worth,
+            np.asarray(prediction.probs),
+            rule=self.rule,
+            boxed=np.array([name != self.normal for name in self.classes]),
+        )
         return dataclasses.replace(prediction, boxes=boxes)

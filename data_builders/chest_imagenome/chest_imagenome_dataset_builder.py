@@ -7,8 +7,9 @@ kept. Boxes follow; a region of which nothing is left is absent.
 
 ``SIZEpx`` is what ADPD was trained on: without the patients of the gold set
 (``images_to_avoid.csv``), without MS-CXR in training and validation, without films of which
-a region has two boxes. ``SIZEpx_with_ms_cxr`` keeps MS-CXR. ``SIZEpx_all`` keeps all of
-these; the smallest box around several stands for them.
+a region has two boxes. ``SIZEpx_with_ms_cxr`` keeps MS-CXR, ``SIZEpx_with_gold`` the
+patients of the gold set. ``SIZEpx_all`` keeps all of these; the smallest box around several
+stands for them.
 
 The parts of the split ``released`` are those of MIMIC-CXR-JPG, of ``imagenome`` those of
 Chest ImaGenome's lists, where they are there.
@@ -60,6 +61,7 @@ TRAINED_ON = 234_307
 VARIANTS = {
     "": (GOLD, TO_AVOID, MS_CXR, REPEATED),
     "_with_ms_cxr": (GOLD, TO_AVOID, REPEATED),
+    "_with_gold": (MS_CXR, REPEATED),
     "_all": (),
 }
 

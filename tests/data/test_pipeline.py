@@ -11,6 +11,7 @@ from cxr_jax import sharding
 from cxr_jax.data import pipeline, source
 from cxr_jax.data.pipeline import Fields, Layout
 from cxr_jax.errors import ConfigError, DataError
+from cxr_jax.labels import IMAGENOME_FINDINGS, REGIONS29
 from data_builders import packing
 
 CLASSES = ("a", "b", "c")
@@ -32,7 +33,7 @@ def film(k: int) -> packing.Film:
         regions=packing.RegionLabels(
             xyxy=np.full((29, 4), k / 100),
             presence=np.arange(29) % 2,
-            labels=np.full((29, 53), k % 2),
+            labels=(np.arange(29)[:, None] + np.arange(53) + k) % 2,
         ),
     )
 
@@ -267,9 +268,26 @@ def test_regions_and_groups_are_read_when_asked(dataset):
     assert batch.group.dtype == np.int32 and batch.boxes is None and batch.truth is None
     assert batch.regions.xyxy.shape == (8, 29, 4)
     assert batch.regions.presence.dtype == bool
-    expected = np.broadcast_to((batch.index % 2)[:, None, None], (8, 29, 53))
+    places = np.arange(29)[:, None] + np.arange(53)
+    expected = (places + batch.index[:, None, None]) % 2
     np.testing.assert_array_equal(batch.regions.probs, expected.astype(np.float32))
     np.testing.assert_allclose(batch.regions.xyxy[:, 0, 0], batch.index / 100, 1e-6)
+
+
+def test_regions_and_their_findings_are_taken_by_name(dataset):
+    names = {"region_names": REGIONS29[:4:-3], "findings": IMAGENOME_FINDINGS[7:2:-2]}
+    reader, whole = (
+        source.Reader(dataset, Fields(regions=True, **given)) for given in (names, {})
+    )
+    ours, every = (r.read(np.arange(4))["regions"] for r in (reader, whole))
+    rows = [REGIONS29.index(name) for name in names["region_names"]]
+    columns = [IMAGENOME_FINDINGS.index(name) for name in names["findings"]]
+    np.testing.assert_array_equal(ours.presence, every.presence[:, rows])
+    np.testing.assert_array_equal(ours.xyxy, every.xyxy[:, rows])
+    np.testing.assert_array_equal(ours.probs, every.probs[:, rows][..., columns])
+    assert ours.presence.any() and not ours.presence.all()
+    with pytest.raises(DataError, match=r"ghost.*atelectasis"):
+        source.Reader(dataset, Fields(regions=True, findings=("ghost",)))
 
 
 def test_decoding_is_that_of_tfds(dataset):

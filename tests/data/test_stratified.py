@@ -257,6 +257,7 @@ def test_the_draw_depends_on_names_and_seed_alone():
     assert whole.passport["parts"] != split(records, seed=8).passport["parts"]
 
 
+@pytest.mark.long
 def test_another_process_draws_the_same():
     code = (
         "import sys; sys.path[:0] = ['tests/data', '.'];"

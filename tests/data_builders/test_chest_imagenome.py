@@ -493,6 +493,8 @@ def test_configs_keep_what_the_default_leaves_out(releases, tmp_path):
     assert {*kept.id} == {dicom(c) for c in [*USED, "trained"]}
     tested = kept.splits["imagenome"][kept.id == dicom("tested")]
     assert tested.tolist() == ["train"]
+    gold = tables.read_records(releases.make(data, "64px_with_gold"))
+    assert {*gold.id} == {dicom(c) for c in [*USED, "gold", "avoided"]}
     more = ["trained", "gold", "avoided", "twice"]
     (releases.silver / "splits" / "images_to_avoid.csv").unlink()
     shutil.rmtree(releases.root / "ms-cxr")

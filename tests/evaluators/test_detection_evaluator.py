@@ -79,6 +79,18 @@ def test_figures_are_those_of_the_metrics():
         np.testing.assert_allclose(told["accuracy"][name], accuracy)
 
 
+def test_a_box_that_scores_nothing_is_counted_unless_a_score_is_asked_for():
+    """As the false box is that a film without any may be given."""
+    films = table()
+    silent = dataclasses.replace(films.boxes, score=np.zeros_like(films.boxes.score))
+    films = dataclasses.replace(films, boxes=silent)
+    every, none = (Detection(**given)(films) for given in ({}, {"keep_above": 0.0}))
+    for name, column in (("Mass", 0), ("Nodule", 1)):
+        false = [b["detection"]["iobb"]["false_per_film"][name] for b in (every, none)]
+        happened = films.boxes.mask[:, column].sum() / len(films)
+        assert 0 < false[0][-1] <= happened and not np.any(false[1])
+
+
 def test_a_class_without_boxes_is_undefined_and_left_out():
     metrics = Detection()(table())["metrics"]
     for block in metrics.values():

@@ -107,6 +107,7 @@ def alarmed():
 
 
 @pytest.mark.parametrize("name", ["sex: F - M", "sex: F - M, view=PA"])
+@pytest.mark.long
 def test_planted_false_alarms_show_as_such_and_as_overconfidence(alarmed, name):
     found = gap(alarmed, name)["mean"]
     for measure in ("fpr", "calibration"):
@@ -115,6 +116,7 @@ def test_planted_false_alarms_show_as_such_and_as_overconfidence(alarmed, name):
     assert not found["tpr"]["beyond_chance"]  # nothing was planted there
 
 
+@pytest.mark.long
 def test_false_alarms_in_women_are_none_of_age_or_view(alarmed):
     for found in alarmed["gaps"]:
         if found["axis"] != "sex":
@@ -139,6 +141,7 @@ def test_without_one_none_is_reported_beyond_chance(plain):
             assert not gap(plain, found)["mean"][name]["beyond_chance"]
 
 
+@pytest.mark.long
 def test_a_device_that_goes_with_the_finding_confounds():
     """Link on, and a reader who leans on the tube: without one, fewer are found."""
     on = block_of(builder.CONFOUNDED, leans_on_tube=4.0)

@@ -233,8 +233,14 @@ def counted(found, targets, times, threshold):
     }
 
 
-def test_five_hundred_random_films_counted_box_by_box():
-    for seed in range(500):
+@pytest.mark.parametrize(
+    "cases",
+    [range(100), pytest.param(range(100, 500), marks=pytest.mark.long)],
+    ids=("100", "400 more"),
+)
+def test_random_films_counted_box_by_box(cases):
+    """500 of them, of which some are left for the long tests."""
+    for seed in cases:
         found, targets, films, rng = random_case(seed)
         times = rng.multinomial(films, [1 / films] * films)
         weights = np.stack([np.ones(films, int), times])

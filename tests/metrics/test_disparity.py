@@ -200,6 +200,7 @@ def test_each_measure_rests_on_its_own_patients():
     assert patients == {"auroc": 12, "tpr": 12, "fpr": 3000, "calibration": 3012}
 
 
+@pytest.mark.long
 def test_scarce_findings_hide_no_false_alarms():
     """As certain as the test of two proportions, which has nothing of findings."""
     _, measure = sparse_findings()
@@ -211,6 +212,7 @@ def test_scarce_findings_hide_no_false_alarms():
     assert (gap.high - gap.low) / 3.92 == pytest.approx(0.1 / z, rel=0.15)
 
 
+@pytest.mark.long
 def test_scarce_findings_hide_no_overconfidence():
     """As certain as the t test of probability less finding, patient by patient."""
     calls, measure = sparse_findings()
@@ -241,6 +243,7 @@ def test_an_area_rests_on_its_smaller_side(negatives):
     assert patients["tpr"] > 150 and patients["calibration"] == 200
 
 
+@pytest.mark.long
 def test_without_a_gap_p_is_rarely_small():
     """20 tables of one law: at most a few p below 0.05, none beyond correction."""
     found = []

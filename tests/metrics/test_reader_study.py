@@ -215,6 +215,7 @@ def test_drawing_readers_too_widens_intervals_of_readers_who_differ():
     )
 
 
+@pytest.mark.long
 def test_the_interval_over_cases_holds_the_truth_about_as_often_as_it_says():
     """Difference of two equal calls is 0: 95% of the intervals hold it."""
     held = []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cxr_jax import config
 from cxr_jax.errors import ConfigError
 from cxr_jax.models import decoder, roi, transformer
 
@@ -22,6 +23,12 @@ def random_map(batch=2, cells=3, seed=0):
     return jnp.asarray(rng.normal(size=(batch, cells, cells, F)), jnp.float32)
 
 
+@nnx.jit
+def say(model, x, key=None):
+    """Compiled whole: operation by operation takes longer."""
+    return model(x, key=key)
+
+
 def test_sine_code_by_hand():
     code = transformer.sine_encoding(7, 7, 8)
     first = [0.7818, 0.6235, 0.0090, 1.0000]
@@ -31,18 +38,36 @@ def test_sine_code_by_hand():
 
 
 def test_shapes_and_ranges():
-    said = nnx.jit(lambda m, x: m(x))(network(), random_map())
+    said = say(network(), random_map())
     assert said.cxcywh.shape == (2, A, 4)
     assert said.presence.shape == (2, A)
     assert said.findings.shape == (2, A, C)
     assert (said.cxcywh > 0).all() and (said.cxcywh < 1).all()
 
 
+def test_the_papers_decoder_says_29_regions_and_53_findings():
+    """Of the map of DenseNet-121 at 224 px; shapes alone, nothing is computed."""
+    asked = config.load("configs/adpd.py")
+    head = config.plain(asked.task.head)
+    counts = {"regions": len(asked.task.regions), "findings": len(asked.task.findings)}
+
+    def made_and_asked(x):
+        rngs = nnx.Rngs(params=0)
+        return config.build(head | counts, features=1024, rngs=rngs)(x)
+
+    said = jax.eval_shape(
+        made_and_asked, jax.ShapeDtypeStruct((2, 7, 7, 1024), jnp.float32)
+    )
+    assert said.cxcywh.shape == (2, 29, 4)
+    assert said.presence.shape == (2, 29)
+    assert said.findings.shape == (2, 29, 53)
+
+
 def test_heads_are_shared_by_all_regions():
     """Tokens that are the same say the same, whatever they are asked."""
     model = network()
     model.tokens[...] = jnp.broadcast_to(model.tokens[...][:1], (A, D))
-    said = model(random_map())
+    said = say(model, random_map())
     for leaf in jax.tree.leaves(said):
         np.testing.assert_allclose(
             leaf, jnp.broadcast_to(leaf[:, :1], leaf.shape), atol=1e-6
@@ -51,7 +76,7 @@ def test_heads_are_shared_by_all_regions():
 
 def test_films_do_not_see_each_other():
     model, x = network(), random_map(3)
-    both, alone = model(x), model(x[1:2])
+    both, alone = say(model, x), say(model, x[1:2])
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[1:2], b, atol=1e-5), both, alone
     )
@@ -59,17 +84,17 @@ def test_films_do_not_see_each_other():
 
 def test_where_a_cell_lies_matters():
     model, x = network(), random_map()
-    turned = model(x[:, ::-1])
-    assert np.abs(np.asarray(model(x).cxcywh - turned.cxcywh)).max() > 1e-6
+    turned = say(model, x[:, ::-1])
+    assert np.abs(np.asarray(say(model, x).cxcywh - turned.cxcywh)).max() > 1e-6
 
 
 def test_a_key_makes_it_random_and_no_key_does_not():
     model, x = network(dropout=0.5), random_map()
     key = jax.random.key(0)
-    same, other = model(x, key=key), model(x, key=jax.random.key(1))
-    np.testing.assert_array_equal(model(x, key=key).findings, same.findings)
+    same, other = say(model, x, key), say(model, x, jax.random.key(1))
+    np.testing.assert_array_equal(say(model, x, key).findings, same.findings)
     assert (same.findings != other.findings).any()
-    np.testing.assert_array_equal(model(x).findings, model(x).findings)
+    np.testing.assert_array_equal(say(model, x).findings, say(model, x).findings)
 
 
 def test_branches_are_left_out_for_whole_films():
@@ -100,12 +125,13 @@ def test_branches_are_left_out_for_whole_films():
 def test_ablations_change_what_is_built_and_what_is_said(changes):
     plain, other = network(), network(**changes)
     x = random_map()
-    assert other(x).findings.shape == plain(x).findings.shape
+    ours, theirs = say(other, x).findings, say(plain, x).findings
+    assert ours.shape == theirs.shape
     sizes = [
         sum(leaf.size for leaf in jax.tree.leaves(nnx.state(m))) for m in (plain, other)
     ]
     assert sizes[1] > sizes[0] or "region_features" in changes
-    assert np.abs(np.asarray(other(x).findings - plain(x).findings)).max() > 1e-6
+    assert np.abs(np.asarray(ours - theirs)).max() > 1e-6
 
 
 @pytest.mark.parametrize("name", ["finding_head", "region_features"])

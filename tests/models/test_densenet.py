@@ -41,8 +41,10 @@ def tiny(key=0, **kwargs):
     [
         (densenet.densenet121, 7_978_856, 8_062_504),
         (densenet.densenet169, 14_149_480, 14_307_880),
-        (densenet.densenet161, 28_681_000, None),
-        (densenet.densenet201, 20_013_928, 20_242_984),
+        pytest.param(densenet.densenet161, 28_681_000, None, marks=pytest.mark.long),
+        pytest.param(
+            densenet.densenet201, 20_013_928, 20_242_984, marks=pytest.mark.long
+        ),
     ],
 )
 def test_parameter_counts_are_the_published_ones(build, trainable, with_statistics):

@@ -126,7 +126,9 @@ def test_logits_and_taps_equal_those_of_keras(name, of_keras):
 SMALL = ((1, 3, 1, 1, 8), (2, 5, 2, 4, 16), (2, 3, 2, 4, 16))
 
 
-@pytest.mark.parametrize("side", [33, 38, 45])
+@pytest.mark.parametrize(
+    "side", [38, *(pytest.param(k, marks=pytest.mark.long) for k in (33, 45))]
+)
 def test_any_size_has_the_shapes_and_numbers_of_keras(side, of_keras):
     shape = (side, side + 3, 3)
     theirs = of_keras.efficientnet(

@@ -349,6 +349,7 @@ def compare(of_keras, dense, efficient, ends, width, create, side):
 STAGES = ((1, 3, 2, 1, 8), (1, 5, 2, 4, 16), (1, 3, 2, 4, 16))
 
 
+@pytest.mark.long
 def test_logits_equal_those_of_keras(of_keras):
     side = 80  # 2 cells of the dense map, 5 of the efficient one
     dense = of_keras.densenet(

@@ -159,8 +159,9 @@ def model(build=densenet.DenseNet, classes=14, channels=3, **sizes):
     return state.flatten(modeldef.params), state.flatten(modeldef.rest), run
 
 
-def load(path, names, *, head="keep", layout="", sha256="", **kwargs):
+def load(path, names, *, head="keep", layout="", sha256="", stem="fit", **kwargs):
     spec = {"from": str(path), "head": head, "layout": layout, "sha256": sha256}
+    spec["stem"] = stem
     return pretrained.load(spec, *names[:2], **kwargs)
 
 
@@ -433,6 +434,24 @@ def test_what_cannot_be_exact_is_refused(colour):
     write("torchxrayvision", torch_net(18, 1), path, None)
     with pytest.raises(CheckpointError, match=r"task\.channels=1"):
         load(path, model(classes=18), classes=layouts.XRV18)
+
+
+def test_a_kept_stem_is_the_files_whatever_films_it_is_given(colour):
+    """And says so."""
+    own, names = {"mean": (0.5,) * 3, "std": (0.25,) * 3}, model()
+    imported = load(colour, names, stem="keep", **own)
+    assert (imported.passport.mean, imported.passport.std) == (own["mean"], own["std"])
+    (change,) = imported.report.changes
+    assert change.startswith("stem kept") and "0.485" in change and "0.25" in change
+    plain = load(colour, names)
+    for name, array in plain.params.items():
+        np.testing.assert_array_equal(imported.params[name], array)
+    with pytest.raises(
+        CheckpointError, match=r"stem=keep.*3 channels.*task\.channels=3"
+    ):
+        load(colour, model(channels=1), stem="keep")
+    with pytest.raises(ConfigError, match=r"stem='both'.*fit.*keep"):
+        load(colour, names, stem="both")
 
 
 def test_another_std_is_folded_into_the_kernel(colour, films):

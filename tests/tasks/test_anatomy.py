@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 from configs import adpd
-from cxr_jax import config, objective
+from cxr_jax import config, objective, optim
 from cxr_jax.errors import ConfigError
 from cxr_jax.labels import CXR8
 from cxr_jax.models.decoder import RegionOutput
@@ -155,6 +155,39 @@ def test_every_term_is_its_formula():
         assert found[f"loss/{name}"] == pytest.approx(value, rel=1e-4), name
 
 
+def test_labels_of_films_may_be_those_of_the_dataset():
+    """As MIL-ADPD learns on Chest ImaGenome: unknown ones cost nothing."""
+    said, batch = random_said(), random_batch()
+    labels = np.random.default_rng(7).integers(0, 2, (4, C)).astype(np.float32)
+    labels[1, 2] = np.nan
+    batch = dataclasses.replace(batch, labels=labels)
+    task = make(film_labels="labels", terms=(adpd.FILM,))
+    assert task.labelled == FINDINGS
+    cost = 0.0
+    for b in range(4):
+        there = np.asarray(batch.regions.presence[b])
+        if not there.any():
+            continue
+        probs = 1 / (1 + np.exp(-np.asarray(said.findings[b], float)[there]))
+        p = np.clip(np.log(np.exp(5 * probs).sum(axis=0) / A) / 5, 1e-7, 1 - 1e-7)
+        each = asymmetric(np.log(p / (1 - p)), labels[b].astype(float))
+        cost += np.nansum(each)
+    found = loss_of(task, said, batch)["loss/film"]
+    assert found == pytest.approx(cost, rel=1e-4)
+
+
+def test_the_papers_mean_is_the_codes_sum_over_entries():
+    """Of the asymmetric loss: over regions that are there, and findings."""
+    said, batch = random_said(), random_batch()
+    mean = {**adpd.FINDINGS, "reduce": {"regions": "mean", "findings": "mean"}}
+    both = [
+        loss_of(make(terms=(term,)), said, batch)["loss/findings"]
+        for term in (adpd.FINDINGS, mean)
+    ]
+    entries = np.asarray(batch.regions.presence).sum() * C
+    assert both[0] / both[1] == pytest.approx(entries, rel=1e-5)
+
+
 def test_absent_regions_cost_nothing_but_their_presence():
     task, said, batch = make(), random_said(), random_batch()
     absent = ~np.asarray(batch.regions.presence)[..., None]
@@ -249,8 +282,9 @@ def test_a_region_counts_by_any_of_its_findings_and_scores_by_their_mean():
 
 def test_presence_is_a_logit_above_one_half():
     """0.4 is a probability of 0.6, and not there."""
-    found = make().read(said_of(PROBS, presence=(0.4, 9.0, 0.6))).boxes
-    assert found.score[0, 0] == pytest.approx(0.8, abs=1e-5)
+    said = make().read(said_of(PROBS, presence=(0.4, 9.0, 0.6)))
+    np.testing.assert_array_equal(said.regions.found, [[False, True, True]])
+    assert said.boxes.score[0, 0] == pytest.approx(0.8, abs=1e-5)
     none = make().read(said_of(PROBS, presence=(0.4, 0.4, 0.4)))
     assert not none.boxes.mask.any() and not none.boxes.xyxy.any()
     assert (none.probs < 1e-6).all() and np.isfinite(none.logits).all()
@@ -428,6 +462,73 @@ def test_there_are_no_passes_with_dropout():
         make().predict(None, random_batch(), key=jax.random.key(0), samples=3)
 
 
+# Table of classes of the released code, Pneumothorax spelled as the findings are.
+CLASS_TABLE = """
+Atelectasis: atelectasis
+Cardiomegaly: enlarged cardiac silhouette
+Effusion: pleural effusion
+Infiltration: infiltration; lung opacity
+Mass: mass/nodule (not otherwise specified); multiple masses/nodules
+Nodule: mass/nodule (not otherwise specified)
+Pneumonia: pneumonia
+Pneumothorax: pneumothorax
+"""
+# What a variant changes in the recipe, words of the report aside: nothing else.
+CHANGES = {
+    "loc": set(),
+    "mil": {"task.terms", "task.head.width", "phases"},
+    "loc_mil": {"task.terms"},
+    "no_wbf": {"task.fuse_above"},
+    "as_released": {"task.mapping.Pneumothorax"},
+    "redrawn": {"pretrained.redraw"},
+    "mil,no_wbf": {"task.terms", "task.head.width", "phases", "task.fuse_above"},
+}
+
+
+def flat(tree, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        path: leaf
+        for key, value in tree.items()
+        for path, leaf in flat(value, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+@pytest.mark.parametrize("words", CHANGES)
+def test_a_switch_changes_what_it_says_and_nothing_else(words):
+    plain, other = (
+        flat(config.plain(config.load(f"configs/adpd.py{spec}")))
+        for spec in ("", f":{words}")
+    )
+    told = ("report.", "variants")
+    changed = {
+        path
+        for path in {*plain, *other}
+        if plain.get(path) != other.get(path) and not path.startswith(told)
+    }
+    assert changed == CHANGES[words]
+
+
+def test_classes_are_means_of_the_findings_of_the_released_table():
+    rows = dict(line.split(": ") for line in CLASS_TABLE.strip().splitlines())
+    table = {name: tuple(of.split("; ")) for name, of in rows.items()}
+    assert config.plain(config.load("configs/adpd.py").task.mapping) == table
+    released = config.plain(config.load("configs/adpd.py:as_released").task.mapping)
+    assert table == released | {"Pneumothorax": ("pneumothorax",)}
+
+
+def test_all_layers_of_the_encoder_are_redrawn_and_none_behind_it():
+    c = config.load("configs/adpd.py:redrawn,phantom")
+    state = nnx.state(
+        nnx.eval_shape(config.build(c.task).create, jax.random.key(0)), nnx.Param
+    )
+    names = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
+    drawn = {n for n in names if optim.matches(n, c.pretrained.redraw)}
+    assert drawn == {n for n in names if n.startswith(("backbone/", "head/project/"))}
+    assert {"head/project/kernel", "head/project/bias"} < drawn < {*names}
+
+
 def test_recipes_differ_where_the_paper_says():
     told = {}
     for variant in ("loc", "mil", "loc_mil", "no_wbf", "mil,no_wbf"):
@@ -490,15 +591,15 @@ def test_what_is_quoted_is_what_the_paper_printed():
 
 
 @pytest.mark.parametrize("words", ["loc", "mil", "loc_mil"])
-def test_what_is_added_up_weighs_in_a_smaller_batch_as_in_the_papers(words):
+def test_the_loss_of_films_weighs_in_a_smaller_batch_as_in_the_papers(words):
     paper, small = (
         config.load(f"configs/adpd.py:{words}{more}") for more in ("", ",phantom")
     )
     for theirs, ours in zip(paper.task.terms, small.task.terms, strict=True):
         assert theirs["name"] == ours["name"]
-        added = "mean" not in theirs["reduce"].values()
-        assert added == (theirs["name"] in ("findings", "film"))
-        rows = (paper, small) if added else (paper, paper)
+        assert "mean" not in adpd.FILM["reduce"].values()  # It adds up the batch.
+        of_films = theirs["name"] == "film"
+        rows = (paper, small) if of_films else (paper, paper)
         weights = [
             term["weight"] * one.train.batch_size
             for term, one in zip((theirs, ours), rows, strict=True)

@@ -76,6 +76,13 @@ def test_films_without_findings_are_no_class_with_boxes():
     assert done.boxes.mask.tolist() == [[True, False, False], [True, True, False]]
 
 
+def test_a_dummy_box_is_of_a_class_with_boxes():
+    task, quiet = make(dummy_box=True), said(random_maps(), [[0.1, 0.1, 0.9]] * 2)
+    done = task.finalize(quiet).boxes
+    assert (done.mask.sum(axis=1) == 1).all() and not done.mask[:, 2].any()
+    assert not make().finalize(quiet).boxes.mask.any()
+
+
 def test_a_box_scores_how_little_its_place_looks_normal():
     maps = random_maps()
     probs = [[0.9, 0.9, 0.1]] * 2
