@@ -11,6 +11,8 @@ TORCH ?= torch==2.13.0+cpu
 # Compiles small programs in two thirds of the time; used where this jax knows it.
 QUICK = --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 BIN = $(VENV)/bin
+# Modules are compiled when they are first imported: most never are.
+INSTALL = $(BIN)/python -m pip install --quiet --no-compile -c requirements.lock
 
 .PHONY: run test test-long measure lint clean help
 
@@ -21,24 +23,26 @@ help:
 	@echo "make measure NAME=...  a restartable measurement of benchmarks/"
 	@echo "make lint       formatting and static checks"
 
-$(VENV)/.core: setup.py requirements.lock
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is" \
 	    "`$(PYTHON) --version`; give another one: make PYTHON=python3.12" >&2; exit 2; }
-	@echo "installing into $(VENV) (about a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet -c requirements.lock -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.core
-	@echo "installing the test extra"
-	@$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[test]'
-	@$(BIN)/python -c 'import torch' 2>/dev/null || \
-	  $(BIN)/python -m pip install --quiet -c requirements.lock '$(TORCH)' 2>/dev/null || \
-	  echo "pip could not install $(TORCH): tests against torch will be skipped"
+$(VENV)/.core: $(VENV)/.made setup.py requirements.lock
+	@echo "installing into $(VENV) (about a minute)"
+	@$(INSTALL) -e .
+	@touch $@
+
+# With the core, in one go; torch is not everywhere.
+$(VENV)/.test: $(VENV)/.made setup.py requirements.lock
+	@echo "installing into $(VENV), with the test extra (some minutes)"
+	@$(INSTALL) -e '.[test]' '$(TORCH)' 2>/dev/null || { $(INSTALL) -e '.[test]'; \
+	  echo "pip could not install $(TORCH): tests against torch will be skipped"; }
 	@XLA_FLAGS='$(QUICK)' JAX_PLATFORMS=cpu $(BIN)/python -c 'import jax; jax.devices()' \
 	  2>/dev/null && echo '$(QUICK)' > $(VENV)/.quick || : > $(VENV)/.quick
-	@touch $@
+	@touch $(VENV)/.core $@
 
 run: $(VENV)/.core
 	@$(BIN)/python -m cxr_jax.main --config=configs/chexnet.py:phantom \

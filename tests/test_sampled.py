@@ -91,7 +91,8 @@ def test_the_mean_over_passes_is_the_probability_or_the_plain_pass_stays_it(
     np.testing.assert_allclose(drawn.std, each.std(axis=0), rtol=1e-4)
     mean = np.float64(drawn.probs)
     np.testing.assert_allclose(drawn.logits, np.log(mean / (1 - mean)), atol=1e-5)
-    np.testing.assert_array_equal(drawn.maps, plain.maps)
+    # Without dropout: it would move them by tenths. Last bits are the compiler's.
+    np.testing.assert_allclose(drawn.maps, plain.maps, rtol=0, atol=1e-5)
 
     wrap = sampled.wrap(task, {"samples": 40, "probs": "mean"}, seed=3)
     jax.tree.map(np.testing.assert_array_equal, predict(wrap, state, batch), drawn)
