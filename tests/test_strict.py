@@ -1,7 +1,8 @@
 """Our own functions mix no types: strict promotion holds in all of them.
 
 optax and bfloat16 batch norms need the standard rules, so the session as a whole keeps
-them; here every function that a step, an evaluation or a checkpoint calls is run strict.
+them; here every function that a step, an evaluation or a checkpoint calls is run strict. Types
+meet when a function is traced: nothing need be computed.
 """
 
 import jax
@@ -50,12 +51,22 @@ def test_augmentation():
         contrast=(0.9, 1.1),
         blur=1.0,
     )
-    moved = everything(films(), 0)
-    assert moved.image.dtype == jnp.float32
-    assert (
-        normalize(moved.image, mean=(0.5,) * 3, std=(0.2,) * 3, channels=3).shape[-1]
-        == 3
-    )
+    colour = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "channels": 3}
+
+    def run(batch):
+        moved = everything(batch, 0)
+        return moved.image, normalize(moved.image, **colour)
+
+    image, normal = jax.eval_shape(run, films())
+    assert image.dtype == normal.dtype == jnp.float32
+    assert image.shape[-1] == 1 and normal.shape[-1] == 3
+
+
+def test_a_mixture_would_be_seen():
+    """By tracing alone."""
+    ones = jnp.ones(2, jnp.float32), jnp.ones(2, jnp.int32)
+    with pytest.raises(ValueError, match="promotion"):
+        jax.eval_shape(lambda a, b: a + b, *ones)
 
 
 @pytest.mark.parametrize("fn", [
@@ -75,10 +86,15 @@ def test_task_losses_and_objective(fn):
         std=(0.25,),
         channels=1,
     )
-    model = task.create(jax.random.key(0))
-    loss = task.loss(model, films(), key=jax.random.key(1), step=0)
-    assert objective.total(loss).dtype == jnp.float32
-    found = task.predict(model, films(), key=jax.random.key(2), samples=2)
+
+    def run(batch, key):
+        model = task.create(key)
+        loss = task.loss(model, batch, key=key, step=0)
+        found = task.predict(model, batch, key=key, samples=2)
+        return objective.total(loss), found
+
+    total, found = jax.eval_shape(run, films(), jax.random.key(0))
+    assert total.dtype == jnp.float32
     assert found.probs.dtype == found.std.dtype == jnp.float32
     assert callable(losses.bce)
 

@@ -124,6 +124,7 @@ def test_false_alarms_in_women_are_none_of_age_or_view(alarmed):
                 assert not found["mean"][name].get("beyond_chance"), found["name"]
 
 
+@pytest.mark.long
 def test_without_one_none_is_reported_beyond_chance(plain):
     for found in plain["gaps"]:
         for name in ("auroc", "tpr", "fpr", MISSED):
@@ -153,15 +154,16 @@ def test_a_device_that_goes_with_the_finding_confounds():
     assert with_tube["tpr"]["value"] > 0.9 and with_tube["auroc"]["value"] is None
 
 
+@pytest.mark.long
 def test_link_off_and_nobody_leans_on_it(plain):
     found = gap(plain, "chest_tube: yes - no")["per_class"]["Pneumothorax"]["tpr"]
     assert found["low"] < 0 < found["high"]
 
 
-def test_the_block_says_what_it_rests_on(plain):
-    assert plain["reference"] == "truth" and plain["operating_point"] == "youden"
-    assert not plain["in_sample"] and plain["reason"] is None
-    groups = plain["groups"]
+def test_the_block_says_what_it_rests_on(planted):
+    assert planted["reference"] == "truth" and planted["operating_point"] == "youden"
+    assert not planted["in_sample"] and planted["reason"] is None
+    groups = planted["groups"]
     assert groups["all"]["films"] == sum(groups[f"sex={s}"]["films"] for s in "FM")
     assert {"sex=F, age=18-39", "age=40-59, view=AP", "sex=M, view=PA"} <= set(groups)
     old = groups["age=80+"]["per_class"]["Hernia"]

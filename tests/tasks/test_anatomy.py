@@ -91,11 +91,21 @@ class Says:
 
 def loss_of(task, said, batch):
     """Values of the terms, as the task composes them."""
-    losses = [
-        term(*(parts := task._quantity(term.quantity, said, batch))[:2], mask=parts[2])
-        for term in task.objective.terms
-    ]
-    return objective.log_entries(objective.merge(*losses))
+
+    @jax.jit
+    def cost(said, batch):
+        losses = [
+            term(*(p := task._quantity(term.quantity, said, batch))[:2], mask=p[2])
+            for term in task.objective.terms
+        ]
+        return objective.merge(*losses)
+
+    return objective.log_entries(cost(said, batch))
+
+
+def read(said, **changes):
+    """As the task reads it, compiled whole."""
+    return jax.jit(make(**changes).read)(said)
 
 
 def asymmetric(z, y):
@@ -255,7 +265,7 @@ PROBS = [[0.9, 0.1, 0.6, 0.1], [0.8, 0.1, 0.1, 0.1], [0.6, 0.1, 0.1, 0.1]]
 
 
 def test_boxes_of_a_class_are_fused_and_the_best_is_kept():
-    found = make().read(said_of(PROBS)).boxes
+    found = read(said_of(PROBS)).boxes
     np.testing.assert_array_equal(found.mask, [[True, True, True]])
     # Left and middle overlap: their mean by 0.9 and 0.6; right stays, and scores less.
     x1 = (0.9 * 0.1 + 0.6 * 0.19) / 1.5
@@ -265,7 +275,7 @@ def test_boxes_of_a_class_are_fused_and_the_best_is_kept():
 
 
 def test_without_fusion_the_loudest_region_is_kept_and_nothing_else_changes():
-    fused, plain = (make(fuse_above=t).read(said_of(PROBS)) for t in (0.03, 1.0))
+    fused, plain = (read(said_of(PROBS), fuse_above=t) for t in (0.03, 1.0))
     np.testing.assert_allclose(plain.boxes.xyxy[0, 0], [0.1, 0.1, 0.3, 0.9], atol=1e-6)
     np.testing.assert_array_equal(fused.probs, plain.probs)
     np.testing.assert_array_equal(fused.boxes.score, plain.boxes.score)
@@ -274,18 +284,18 @@ def test_without_fusion_the_loudest_region_is_kept_and_nothing_else_changes():
 
 def test_a_region_counts_by_any_of_its_findings_and_scores_by_their_mean():
     """0.6 makes it positive although the mean of 0.1 and 0.6 is 0.35."""
-    found = make().read(said_of(PROBS)).boxes
+    found = read(said_of(PROBS)).boxes
     assert found.mask[0, 2] and found.score[0, 2] == pytest.approx(0.35, abs=1e-5)
-    quiet = make(found_above=0.7).read(said_of(PROBS)).boxes
+    quiet = read(said_of(PROBS), found_above=0.7).boxes
     np.testing.assert_array_equal(quiet.mask, [[True, False, False]])
 
 
 def test_presence_is_a_logit_above_one_half():
     """0.4 is a probability of 0.6, and not there."""
-    said = make().read(said_of(PROBS, presence=(0.4, 9.0, 0.6)))
+    said = read(said_of(PROBS, presence=(0.4, 9.0, 0.6)))
     np.testing.assert_array_equal(said.regions.found, [[False, True, True]])
     assert said.boxes.score[0, 0] == pytest.approx(0.8, abs=1e-5)
-    none = make().read(said_of(PROBS, presence=(0.4, 0.4, 0.4)))
+    none = read(said_of(PROBS, presence=(0.4, 0.4, 0.4)))
     assert not none.boxes.mask.any() and not none.boxes.xyxy.any()
     assert (none.probs < 1e-6).all() and np.isfinite(none.logits).all()
 
@@ -293,9 +303,7 @@ def test_presence_is_a_logit_above_one_half():
 def test_a_class_without_findings_is_never_found():
     """As the released table of classes leaves out Pneumothorax."""
     mapping = {"Shadow": ("shadow",), "Both": ("fluid", "air")}
-    whole, lacking = (
-        make(**m).read(said_of(PROBS)) for m in ({}, {"mapping": mapping})
-    )
+    whole, lacking = (read(said_of(PROBS), **m) for m in ({}, {"mapping": mapping}))
     np.testing.assert_array_equal(lacking.boxes.mask, [[True, False, True]])
     for name in ("xyxy", "score"):
         kept = np.asarray(getattr(lacking.boxes, name))[0, [0, 2]]
