@@ -30,7 +30,7 @@ class Rule:
         found_above: probability that a class must exceed to have a box.
         dummy: whether a film without any box is given one, of a class at random, one
             pixel of the grid in its corner, score 0: as that code does. It is drawn by
-            what is said of the film, the same in every batch.
+            the order of the film's probabilities, the same in every batch.
 
     Reference: Wang et al., ChestX-ray8, CVPR 2017, section 3.2 (thresholds of 60 and 180
     of 255); scores as in the code of Müller et al., Weakly supervised object detection in
@@ -89,8 +89,11 @@ def best_boxes(
 
 
 def _drawn(probs: np.ndarray, boxed: np.ndarray) -> int:
-    """A class at random, one of those that may have boxes."""
-    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(probs).tobytes()))
+    """A class at random, one of those that may have boxes.
+
+    The order of the classes decides: last bits of a probability differ between machines.
+    """
+    rng = np.random.default_rng(zlib.crc32(np.argsort(probs).tobytes()))
     return int(rng.choice(np.flatnonzero(boxed)))
 
 

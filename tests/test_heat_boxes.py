@@ -139,3 +139,7 @@ def test_a_film_without_any_box_has_one_where_the_released_code_gives_one():
         maps[:1], scores[:1], probs[:1], rule=Rule(dummy=True), boxed=may
     )
     np.testing.assert_array_equal(alone.mask[0], dummy.mask[0])
+    # Nor on the last bits of what is said.
+    other = given | {"probs": probs * (1 - 1e-7)}
+    again = best_boxes(maps, scores, **other, rule=Rule(dummy=True))
+    np.testing.assert_array_equal(again.mask[none], dummy.mask[none])

@@ -315,8 +315,8 @@ def _places(wanted: Sequence[str] | None, known: tuple[str, ...]) -> np.ndarray:
     wanted = known if wanted is None else tuple(wanted)
     if unknown := [name for name in wanted if name not in known]:
         raise DataError(
-            f"no region is called, or labelled with, {', '.join(unknown)}; known are"
-            f" {', '.join(known)}"
+            f"no region is called, or labelled with, {', '.join(unknown)}: name some of"
+            f" {', '.join(known)} in task.regions and task.findings"
         )
     return np.array([known.index(name) for name in wanted], int)
 
