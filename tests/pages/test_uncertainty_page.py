@@ -5,10 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cxr_jax import passes
 from cxr_jax.evaluators.base import plain
 from cxr_jax.evaluators.uncertainty import Uncertainty
+from cxr_jax.pages import figures as shared
 from cxr_jax.pages import uncertainty as page
 from cxr_jax.pages import uncertainty_figures as figures
 from cxr_jax.pages.evidence import Evidence
@@ -136,6 +138,19 @@ def test_findings_are_chosen_by_rule_and_one_is_wrong_though_sure(table):
     assert passes.SURE not in {choice.kind for choice in passes.choose(table)}
     table.labels[:] = np.nan
     assert passes.choose(table) == []
+
+
+def test_the_last_bit_of_a_place_changes_no_byte_of_a_figure():
+    # A layout's solver leaves it to chance (the order of addresses).
+    def at(left):
+        def draw():
+            figure = Figure()
+            figure.add_axes((left, 0.1, 0.3, 0.8)).axhspan(0, 1)
+            return figure
+
+        return shared.svg(draw)
+
+    assert at(0.6) == at(np.nextafter(0.6, 1)) != at(0.7)
 
 
 def test_histograms_are_kept_and_drawn_alike(tmp_path):
