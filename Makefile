@@ -48,15 +48,17 @@ run: $(VENV)/.core
 	@$(BIN)/python -m cxr_jax.main --config=configs/chexnet.py:phantom \
 	  --workdir=$(WORKDIR) --data_dir=$(DATA_DIR)
 
-# Most of a short test is the compilation of a small program: the compiler does not
-# polish it. Long tests run what it makes for users.
-test: export JAX_DISABLE_MOST_OPTIMIZATIONS ?= 1
+# Most of a test is the compilation of a program that runs once or twice: the compiler does
+# not polish it. Trainings to a figure run what it makes for users.
+test test-long: export JAX_DISABLE_MOST_OPTIMIZATIONS ?= 1
+PYTEST = XLA_FLAGS="$$XLA_FLAGS `cat $(VENV)/.quick 2>/dev/null`" $(BIN)/python -m pytest \
+  -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.test
-	XLA_FLAGS="$$XLA_FLAGS `cat $(VENV)/.quick 2>/dev/null`" $(BIN)/python -m pytest \
-	  -m "not long and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long and not gpu"
 
 test-long: $(VENV)/.test
-	$(BIN)/python -m pytest -m "long and not gpu"
+	$(PYTEST) -m "long and not gpu"
 
 measure: $(VENV)/.core
 	@test -f benchmarks/$(NAME).py || { echo "make measure NAME=...: one of" \

@@ -8,6 +8,12 @@ import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# What the compiler is told holds for child processes too; how many devices, each says.
+os.environ["XLA_FLAGS"] = " ".join(
+    flag
+    for flag in os.environ.get("XLA_FLAGS", "").split()
+    if "device_count" not in flag
+)
 
 import jax
 import pytest
@@ -27,8 +33,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # Files that take longest, longest first: a file goes to one worker whole, and whoever meets
 # one of these last would keep the other worker waiting.
 HEAVY = (
-    *("test_resume", "test_fusion", "test_sampled", "test_configs", "test_step"),
-    *("test_train", "test_topology", "test_predict", "test_by_study", "test_score"),
+    *("test_configs", "test_trainings", "test_resume", "test_fusion", "test_sampled"),
+    *(
+        "test_step",
+        "test_train",
+        "test_topology",
+        "test_predict",
+        "test_by_study",
+        "test_score",
+    ),
 )
 
 
@@ -36,6 +49,13 @@ def pytest_collection_modifyitems(items):
     """Heavy files first; else the order stays."""
     place = {name: number for number, name in enumerate(HEAVY)}
     items.sort(key=lambda item: place.get(item.path.stem, len(HEAVY)))
+
+
+@pytest.fixture(scope="session")
+def as_users_run() -> dict[str, str]:
+    """Environment of a training to a figure: the compiler does all it can."""
+    told = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    return {name: value for name, value in os.environ.items() if name not in told}
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +178,6 @@ class Faulty:
         command += [moment, signal, f"--config={self.config}:{variant}"]
         command += [f"--workdir={workdir}", f"--data_dir={self.data_dir}"]
         env = os.environ | {"PYTHONPATH": str(ROOT)}
-        env.pop("XLA_FLAGS", None)
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True

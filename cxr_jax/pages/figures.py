@@ -224,6 +224,8 @@ def _name_clips(svg: bytes) -> bytes:
     matplotlib names them after floats in full; constrained layout's solver orders by
     address, so its last bits differ from drawing to drawing.
     """
-    for name, body in re.findall(rb'<clipPath id="(\w+)">(.*?)</clipPath>', svg, re.DOTALL):
+    for name, body in re.findall(
+        rb'<clipPath id="(\w+)">(.*?)</clipPath>', svg, re.DOTALL
+    ):
         svg = svg.replace(name, b"p" + hashlib.sha256(body).hexdigest()[:10].encode())
     return svg
