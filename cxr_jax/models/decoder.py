@@ -14,6 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cxr_jax import boxes
+from cxr_jax.errors import ConfigError
 from cxr_jax.models.layers import checked, dropout, linear
 from cxr_jax.models.roi import roi_align
 from cxr_jax.models.transformer import (
@@ -93,6 +94,11 @@ class RegionDecoder(nnx.Module):
     ):
         checked("finding_head", finding_head, FINDING_HEADS)
         checked("region_features", region_features, REGION_FEATURES)
+        if heads < 1 or width % heads:
+            raise ConfigError(
+                f"a width of {width} cannot be divided among {heads} heads of attention:"
+                " give task.head.heads that divide task.head.width"
+            )
         self.region_features, self.dropout = region_features, dropout
         self.exact = jnp.promote_types(param_dtype, jnp.float32)
         given = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}

@@ -6,12 +6,16 @@ nothing outside this file depends on how ``nnx`` nests its state.
 """
 
 import dataclasses
+import pathlib
+import traceback
+import types
 from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 from flax import nnx
 
+import cxr_jax
 from cxr_jax.errors import ConfigError
 from cxr_jax.models.layers import BatchNorm
 
@@ -34,8 +38,24 @@ class ModelDef:
 
     @classmethod
     def of(cls, create: Callable[[jax.Array], nnx.Module]) -> "ModelDef":
-        """The definition of ``create(key)``, found without computing a single weight."""
-        model = nnx.eval_shape(create, jax.eval_shape(lambda: jax.random.key(0)))
+        """The definition of ``create(key)``, found without computing a single weight.
+
+        Raises:
+            ConfigError: sizes that no network has (a width of 0, no blocks).
+        """
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        try:
+            model = nnx.eval_shape(create, key)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            ours = [frame for frame in frames if _in(frame, cxr_jax)][-1]
+            if isinstance(error, TypeError) and not _in(frames[-1], jax):
+                raise  # A wrong call; what JAX says of sizes below 0 is a TypeError too.
+            raise ConfigError(
+                "no network has the sizes of task.model and task.head:"
+                f" {str(error).splitlines()[0]} (in {ours.name} of"
+                f" {pathlib.Path(ours.filename).name}, line {ours.lineno})"
+            ) from error
         return cls(*nnx.split(model, nnx.Param, ...))
 
     def epsilon(self, under: str = "") -> float:
@@ -100,6 +120,10 @@ def name_of(path: tuple[Any, ...]) -> str:
     """``a/b/0`` for a key path; the variable wrapper of ``nnx`` leaves no trace."""
     text = jax.tree_util.keystr(path, simple=True, separator="/")
     return text.removesuffix("/value")
+
+
+def _in(frame: traceback.FrameSummary, package: types.ModuleType) -> bool:
+    return pathlib.Path(frame.filename).is_relative_to(package.__path__[0])
 
 
 def _path(path: tuple[Any, ...]) -> str:
