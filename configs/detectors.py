@@ -117,6 +117,7 @@ def true_labels(c: config_dict.ConfigDict) -> None:
     """With `phantom`: learns from true labels, as the regions of ADPD's phantom are true."""
     c.data.truth = True
     c.report.title += ", true labels"
+    c.report.model += ", true labels"
 
 
 VARIANTS = {"chexnet": chexnet, "phantom": phantom, "true_labels": true_labels}

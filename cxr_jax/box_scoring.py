@@ -169,6 +169,8 @@ def remarks(passport: Mapping[str, Any]) -> list[str]:
         f" box ({about['boxes']:,} boxes, {epath.Path(about['file']).name})."
     )
     found = [first]
+    if not passport["films"]:
+        found.append("No box at all: a file whose writing failed looks the same.")
     if passport["extra"]:
         found.append(
             f"{passport['extra']:,} films with predicted boxes are not of the part; left"

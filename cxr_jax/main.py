@@ -132,13 +132,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     workdir = arguments.workdir or f"runs/{words}"
     _prepare_jax(arguments.deterministic)
 
-    from cxr_jax import (
-        assembly,
-        report,
-        results,
-        run,
-        sharding,
-    )  # start JAX only for valid input
+    # Start JAX only for valid input.
+    from cxr_jax import assembly, report, results, run, sharding
+    from cxr_jax import workdir as workdirs
     from cxr_jax.preemption import Stopped, Stopper
     from cxr_jax.train import NonFinite
 
@@ -147,6 +143,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         return DONE
     if arguments.mode == "report":
         return _report(arguments, workdir)
+    if arguments.mode == "evaluate":
+        workdirs.begun(workdir)
     sharding.initialize_from_env()
     stopper = Stopper()
     stopper.install()

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from cxr_jax.data import box_files
 from cxr_jax.errors import ConfigError, InputRejected
 from cxr_jax.finding import Finding
 from cxr_jax.intake import Reduced
-from cxr_jax.plots import MAPS_SHOW
+from cxr_jax.plots import BOXES_SHOW, MAPS_SHOW
 from cxr_jax.predict import Predictor, Prevalence
 from cxr_jax.predictions import (
     MAX_STD,
@@ -64,7 +65,8 @@ def predict_files(
     possible), ``scores.csv`` (as the model gives them: what thresholds act on),
     ``predictions.txt`` (what the columns are), ``findings.jsonl`` (one line per film,
     refused ones too) and, if asked for, ``overlays/ID.png``; where dropout was sampled,
-    ``uncertainty.csv`` (the spread of scores). Each file is there whole or not at all.
+    ``uncertainty.csv`` (the spread of scores); where the task finds boxes, ``boxes.csv``,
+    relative to the whole film. Each file is there whole or not at all.
 
     Args:
         reader: from ``loading.load``.
@@ -120,6 +122,11 @@ def predict_files(
     spread.unlink(missing_ok=True)  # of an earlier reading
     if rows and rows[0].std is not None:
         write_atomically(spread, format_uncertainty(_spread(table, rows)))
+    drawn = output / "boxes.csv"
+    drawn.unlink(missing_ok=True)
+    if any(row.boxes is not None for row in rows):
+        lines = _boxes(reader, ids, rows)
+        write_atomically(drawn, box_files.format_lines(lines))
     write_atomically(output / "predictions.txt", _sidecar(reader, rows, films, samples))
     say(
         f"{len(rows)} of {len(films.paths)} films read, {rejected} rejected,"
@@ -262,6 +269,19 @@ def _spread(table: Predictions, rows: Sequence[Finding]) -> Predictions:
     )
 
 
+def _boxes(
+    reader: Predictor, ids: Sequence[str], rows: Sequence[Finding]
+) -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Every box, on the film as it was given: the network's square is in its middle."""
+    for film, row in zip(ids, rows, strict=True):
+        height, width = row.shape
+        side = (min if reader.fit == "crop" else max)(height, width)
+        scale = (1.0, 1.0) if reader.fit == "stretch" else (side / width, side / height)
+        for name, score, corners in row.boxes or ():
+            placed = 0.5 + (np.reshape(corners, (2, 2)) - 0.5) * scale
+            yield film, name, (score, *np.clip(placed, 0.0, 1.0).ravel())
+
+
 def _sidecar(
     reader: Predictor, rows: Sequence[Finding], films: Inputs, samples: int
 ) -> str:
@@ -286,5 +306,12 @@ def _sidecar(
         flags = sum(int(row.flagged.sum()) for row in rows)
         bar = rows[0].max_std
         lines.append(f"{flags} findings are flagged: their spread is above {bar:g}.")
-    lines.append("Below a threshold is not the same as normal. " + MAPS_SHOW)
+    shows = MAPS_SHOW
+    if any(row.boxes is not None for row in rows):
+        lines.append(
+            "boxes.csv: corners in [0, 1], relative to the whole film, y downwards; the"
+            " score of a box is that of its regions, not the film's in scores.csv."
+        )
+        shows = BOXES_SHOW
+    lines.append("Below a threshold is not the same as normal. " + shows)
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from cxr_jax.errors import ConfigError
 from cxr_jax.pages import (
     adjudicated,
     balance,
+    box_methods,
     comparison,
     curves,
     detection,
@@ -42,14 +43,16 @@ from cxr_jax.pages.pipeline import pipeline
 from cxr_jax.predictions import RESEARCH_USE, write_atomically
 from cxr_jax.samples import MOST_VIEWS
 
-LIMITS = (
-    "An activation map shows influence on the score, not the extent of a finding. A low"
-    " score is a score below others, not a normal film. Scores are as the model gives"
-    " them; what they mean as probabilities is a section of its own, below."
+MAP_LIMITS = (
+    "An activation map shows influence on the score, not the extent of a finding."
 )
 BOX_LIMITS = (
     "A box says where a program places a finding, not how far it reaches. A film without"
     " a box is not a normal film."
+)
+SCORE_LIMITS = (
+    "A low score is a score below others, not a normal film. Scores are as the model gives"
+    " them; what they mean as probabilities is"
 )
 # Figures of the first lines → their words, what they are taken against, and a factor.
 CARDS = {
@@ -85,11 +88,12 @@ def write_report(
 
 
 def table_1(workdir: epath.PathLike, runs: Sequence[epath.PathLike] = ()) -> str:
-    """The table of the page that sets runs beside published figures, as plain text.
+    """AUROC of runs beside published figures, and mean AP of their boxes, as plain text.
 
     Takes and raises what ``write_report`` does.
     """
-    return published.text(*_read(workdir, runs))
+    read = _read(workdir, runs)
+    return "\n\n".join(filter(None, [published.text(*read), box_methods.text(*read)]))
 
 
 def _read(workdir: epath.PathLike, runs: Sequence[epath.PathLike]) -> list[Evidence]:
@@ -166,7 +170,6 @@ def _header(evidence: Evidence) -> str:
     if "average_precision@truth" in names:
         names.remove("average_precision")
     cards = "".join(_card(name, metrics[name]["mean"]) for name in names)
-    limits = LIMITS if "auroc" in metrics else BOX_LIMITS
     return "\n".join(
         [
             "<header>",
@@ -180,9 +183,25 @@ def _header(evidence: Evidence) -> str:
             f'<div class="cards">{cards}</div>',
             *(html.paragraph(_mean_words(metrics[name]["mean"])) for name in names[:1]),
             *(html.paragraph(n) for n in result["notes"] if n != RESEARCH_USE),
-            html.paragraph(f"{evidence.limits} {limits}".strip(), kind="note"),
+            html.paragraph(" ".join(_limits(evidence)), kind="note"),
         ]
     )
+
+
+def _limits(evidence: Evidence) -> list[str]:
+    """What a reader must not take figures and pictures for, of those that are there."""
+    result, said = evidence.main, [evidence.limits] if evidence.limits else []
+    if "localization" in result or evidence.samples is not None:
+        said.append(MAP_LIMITS)
+    if "detection" in result:
+        said.append(BOX_LIMITS)
+    if "auroc" in result["metrics"]:
+        told = bool(probabilities.section(evidence))
+        where = (
+            "a section of its own, below." if told else "unknown: none was calibrated."
+        )
+        said.append(f"{SCORE_LIMITS} {where}")
+    return said
 
 
 def _made_by(result: Mapping[str, Any]) -> str:

@@ -222,6 +222,8 @@ def headline(results: dict[str, Result]) -> str:
             for name in (name, "map")
             if name in metrics
         ]
+        if "detection" in result and not any(result["detection"]["predicted"].values()):
+            lines.append(f"{part}: no box was found on any film")
     notes = dict.fromkeys(note for r in results.values() for note in r["notes"])
     return "\n".join([*lines, *notes])
 

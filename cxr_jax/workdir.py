@@ -59,6 +59,19 @@ def prepare(
     return workdir
 
 
+def begun(workdir: epath.PathLike) -> None:
+    """Refuses a folder in which nothing was saved yet, before films are built for it.
+
+    Raises:
+        ConfigError: there is no checkpoint.
+    """
+    workdir = epath.Path(workdir).expanduser()
+    if not any(workdir.glob("checkpoints/*/*")):
+        raise ConfigError(
+            f"--workdir={workdir} holds no best checkpoint; train first (--mode=train)"
+        )
+
+
 def _compare(workdir: epath.Path, changed: list[str], what: str) -> None:
     if changed:
         raise ConfigError(

@@ -178,6 +178,13 @@ def test_a_workdir_with_nothing_to_evaluate_or_report(command, toy, tmp_path):
     refused(command(*argv, "--mode=report"), "run --mode=evaluate first")
 
 
+def test_nothing_is_built_for_a_workdir_that_is_not_there(command, tmp_path):
+    argv = [f"--config={CHEXNET}:phantom", f"--workdir={tmp_path / 'mistyped'}"]
+    argv += [f"--data_dir={tmp_path / 'data'}", "--mode=evaluate"]
+    refused(command(*argv), "mistyped holds no best checkpoint; train first")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_mistake_may_be_mended_in_the_same_workdir(command, toy, tmp_path):
     config, data_dir = toy
     argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
@@ -190,8 +197,8 @@ def test_another_config_in_the_workdir_of_a_run_is_refused(command, toy, tmp_pat
     argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
     argv.append("--mode=evaluate")
     nothing = "holds no best checkpoint"
-    refused(command(*argv), nothing)
     (tmp_path / "checkpoints" / "latest" / "5").mkdir(parents=True)
+    refused(command(*argv), nothing)
     refused(command(*argv, "--config.seed=1"), "another config: seed: 0 → 1; use")
     other = "--config.data.scheme=random_patient"
     refused(command(*argv, other), "data.scheme: 'patient_disjoint' → 'random_patient'")

@@ -21,7 +21,7 @@ from PIL import Image
 
 import cxr_jax
 from cxr_jax import export, loading, predict_files
-from cxr_jax.data import source
+from cxr_jax.data import box_files, source
 from cxr_jax.errors import CheckpointError, ConfigError, InputRejected
 from cxr_jax.metrics.scaling import Platt
 from cxr_jax.models import densenet, exporting, gray, layouts, state
@@ -667,6 +667,41 @@ def test_files_to_findings(run, films, written, tmp_path, capsys):
     assert "rare: score, uncalibrated: fewer than 20" in text
     said = capsys.readouterr().err
     assert "20 of 20 films read, 0 rejected, 1 other files ignored" in said
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_boxes_are_written_relative_to_the_whole_film(
+    reader, tmp_path, monkeypatch, fit
+):
+    """A drawn rectangle, found in the square that the network sees, is where it was drawn."""
+    drawn = np.zeros((64, 32), np.uint8)
+    drawn[24:40, 8:24] = 255
+    (tmp_path / "a.png").write_bytes(png(drawn))
+    plain = reader.stream
+
+    def finds(*args, **options):
+        for found in plain(*args, **options):
+            y, x = (np.flatnonzero((found.film > 128).any(axis)) for axis in (1, 0))
+            box = np.array([x[0], y[0], x[-1] + 1, y[-1] + 1]) / len(found.film)
+            boxes = [("left", 0.75, tuple(box)), ("rare", 0.5, (0, 0, 1, 1))]
+            yield dataclasses.replace(found, boxes=boxes)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "fit", fit)
+        patch.setattr(reader, "stream", finds)
+        assert predict_files.predict_files(reader, [tmp_path / "a.png"], out) == 0
+    table = box_files.read_boxes(out / "boxes.csv", classes=("left", "rare"))
+    assert table.id.tolist() == ["a.png"] * 2 and table.score.tolist() == [0.75, 0.5]
+    np.testing.assert_allclose(table.xyxy[0], [0.25, 0.375, 0.75, 0.625])
+    middle = [0, 0.25, 1, 0.75] if fit == "crop" else [0, 0, 1, 1]
+    np.testing.assert_allclose(table.xyxy[1], middle)
+    told = (out / "predictions.txt").read_text()
+    assert "boxes.csv: corners in [0, 1], relative to the whole film" in told
+    assert "A map shows" not in told
+    # Of an earlier reading.
+    predict_files.predict_files(reader, [tmp_path / "a.png"], out)
+    assert not (out / "boxes.csv").exists()
 
 
 def test_overlays_are_written_for_films_of_any_name(reader, films, tmp_path):

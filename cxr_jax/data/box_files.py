@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -55,13 +55,23 @@ def format_boxes(ids: Sequence[str], classes: Sequence[str], boxes: Boxes) -> st
     Returns:
         CSV text with the header ``id,class,score,x1,y1,x2,y2``.
     """
+    return format_lines(
+        (
+            ids[film],
+            classes[int(boxes.label[film, slot])],
+            (boxes.score[film, slot], *boxes.xyxy[film, slot]),
+        )
+        for film, slot in zip(*np.nonzero(boxes.mask), strict=True)
+    )
+
+
+def format_lines(lines: Iterable[tuple[str, str, Sequence[float]]]) -> str:
+    """``boxes.csv`` of film, class, and score with corners."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    for film, slot in zip(*np.nonzero(boxes.mask), strict=True):
-        numbers = (boxes.score[film, slot], *boxes.xyxy[film, slot])
-        name = classes[int(boxes.label[film, slot])]
-        writer.writerow([ids[film], name, *(f"{x:.9g}" for x in numbers)])
+    for film, name, numbers in lines:
+        writer.writerow([film, name, *(f"{x:.9g}" for x in numbers)])
     return text.getvalue()
 
 
@@ -139,6 +149,11 @@ def _cells(
     """Line number and cells of every row, by the names of their columns."""
     try:
         header = [columns.canonical(name) for name in next(reader, [])]
+        if not header:
+            raise DataError(
+                f"{path} is empty; a file of boxes has the header {','.join(wanted)}, and"
+                " no line for a film without a box"
+            )
         if wrong := [name for name in wanted if header.count(name) != 1]:
             raise DataError(
                 f"{path}, line 1: {', '.join(wrong)} is no column, or several; a file of"
@@ -179,7 +194,8 @@ def _row(
         try:
             numbers[key] = columns.probability(cells[key])
         except ValueError:
-            refuse(f"{key} is {cells[key]!r}; a number in [0, 1] is allowed")
+            how = " (pixels over the film's width or height)" if key in CORNERS else ""
+            refuse(f"{key} is {cells[key]!r}; a number in [0, 1]{how} is allowed")
     x1, y1, x2, y2 = (numbers[key] for key in CORNERS)
     if x1 >= x2 or y1 >= y2:
         refuse(

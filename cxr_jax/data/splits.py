@@ -59,7 +59,7 @@ HOLDOUT = 420
 # Stands beside every figure on a validation part.
 MODEL_SELECTION = (
     "Figures on a validation part are model selection, not a test: its films chose the"
-    " checkpoint and steered the learning rate."
+    " checkpoint, and steered the learning rate where a plateau lowers it."
 )
 
 

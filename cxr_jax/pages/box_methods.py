@@ -39,6 +39,19 @@ def methods(evidence: Evidence, *others: Evidence) -> str:
     return "\n".join([*shown, _published(published)])
 
 
+def text(evidence: Evidence, *others: Evidence) -> str:
+    """Mean AP of boxes for a terminal: runs and rows of chance; "" where none has boxes."""
+    lines = []
+    for runs in evidences.apart(
+        *(run for run in (evidence, *others) if run.main.get("detection"))
+    ):
+        names = [_name(run, runs[0]) for run in runs]
+        lines += _rows(runs, names, {"map": "mAP"}, _all, _chance)
+    wide = max((len(name) for name, _ in lines), default=0)
+    told = [f"{name.ljust(wide)}  {cell}" for name, cell in lines]
+    return "\n".join(["Mean AP of boxes ×100", *told]) if told else ""
+
+
 def _table(runs: Sequence[Evidence], *, alone: bool) -> str:
     """Two tables of runs on films of one kind.
 

@@ -19,6 +19,7 @@ from cxr_jax.types import Batch, Boxes, Loss, Prediction, Regions
 # What a term may cost.
 QUANTITIES = ("presence", "coordinates", "giou", "findings", "film")
 # Where the labels of whole films come from.
+NO_PASSES = "regions are read without dropout: give samples=0 (eval.mc.samples)"
 FILM_LABELS = ("regions", "labels")
 # Probabilities of whole films stay this far from certainty, so that they have logits.
 _LEAST = 1e-7
@@ -105,6 +106,8 @@ class Anatomy:
         self.present_above, self.found_above = present_above, found_above
         self.fuse_above = fuse_above
         self.mapping = {name: tuple(of) for name, of in dict(mapping).items()}
+        if not 0 <= fuse_above <= 1:
+            raise ConfigError(f"task.fuse_above={fuse_above}: an IoU, 0 to 1")
         self._check()
 
     @property
@@ -252,9 +255,7 @@ class Anatomy:
         """
         del key
         if samples:
-            raise ConfigError(
-                f"eval.mc.samples={samples}: regions are read without dropout; give 0"
-            )
+            raise ConfigError(NO_PASSES)
         reading = nnx.view(model, use_running_average=True, raise_if_not_found=False)
         return self.read(reading(self.preprocess(batch.image)))
 
@@ -329,10 +330,8 @@ class Anatomy:
         Raises:
             ConfigError: always.
         """
-        del model, batch, key
-        raise ConfigError(
-            f"eval.mc.samples={samples}: regions are read without dropout; give 0"
-        )
+        del model, batch, key, samples
+        raise ConfigError(NO_PASSES)
 
     def finalize(self, prediction: Prediction) -> Prediction:
         """Nothing is left to do on the host."""

@@ -75,7 +75,7 @@ def test_references_need_no_score(tmp_path):
         (",Mass,0.5,0,0,1,1", "line 2: id is empty"),
         ("a.png,Mass,1.5,0,0,1,1", "line 2: score is '1.5'"),
         ("a.png,Mass,nan,0,0,1,1", "line 2: score is 'nan'"),
-        ("a.png,Mass,0.5,0,0,512,1", "line 2: x2 is '512'"),
+        ("a.png,Mass,0.5,0,0,512,1", "line 2: x2 is '512'; a .*pixels over"),
         ("a.png,Mass,0.5,0,0,1", "line 2: 6 cells, but the header has 7"),
         ("a.png,Mass,0.5,0,0,1,", "line 2: y2 is ''"),
         ("a.png,Mass,0,5,0,0,1,1", "line 2: 8 cells"),
@@ -88,3 +88,9 @@ def test_what_is_wrong_is_named_by_its_line(tmp_path, line, said):
     path.write_text(f"id,class,score,x1,y1,x2,y2\n{line}\n")
     with pytest.raises(DataError, match=said):
         box_files.read_boxes(path, classes=CLASSES)
+
+
+def test_an_empty_file_is_called_so(tmp_path):
+    (tmp_path / "b.csv").write_text("")
+    with pytest.raises(DataError, match="is empty; a file of boxes has the header id,"):
+        box_files.read_boxes(tmp_path / "b.csv", classes=CLASSES)

@@ -16,7 +16,7 @@ from cxr_jax import box_samples
 from cxr_jax.data import box_files
 from cxr_jax.evaluators.base import plain
 from cxr_jax.evaluators.detection import Detection
-from cxr_jax.pages import box_gallery, detection
+from cxr_jax.pages import box_gallery, box_methods, detection
 from cxr_jax.pages.evidence import Evidence
 from cxr_jax.predictions import Predictions
 from cxr_jax.types import Batch, Boxes
@@ -97,6 +97,14 @@ def test_runs_stand_side_by_side():
     assert "<td>A</td>" in page and "<td>B</td>" in page
     bare = dataclasses.replace(first, results={"test": {"n": 1, "dataset": "x"}})
     assert detection.section(bare) == ""
+    # On a terminal: each run, and chance once.
+    title, *told = box_methods.text(first, bare, second).splitlines()
+    assert title == "Mean AP of boxes ×100"
+    assert [line.split()[0] for line in told] == ["A", "B", "No", "Mean", "No", "Mean"]
+    for run, line in zip((first, second), told, strict=False):
+        value = run.main["metrics"]["map"]["mean"]["value"]
+        assert line.split()[1] == f"{100 * value:.1f}"
+    assert box_methods.text(bare) == ""
 
 
 def tables_of(page):

@@ -456,6 +456,7 @@ def test_a_step_of_the_whole_network():
         ({"mapping": {"Shadow": ("ghost",)}}, "ghost"),
         ({"mapping": {"Nobody": ("air",)}}, "Nobody"),
         ({"mapping": {"Shadow": ()}}, "nothing"),
+        ({"fuse_above": -3.0}, r"fuse_above=-3\.0: an IoU, 0 to 1"),
         ({"terms": ({**adpd.FILM, "quantity": "charm"},)}, "quantity='charm'"),
     ],
     ids=str,
