@@ -219,6 +219,9 @@ def test_the_words_that_stand_on_every_output(phantom, real):
     # Of maps only where there are some.
     assert "influence" in phantom[2].text and "not the extent" in phantom[2].text
     assert "influence" not in real[0].text
+    # Nothing was frozen for these: no section says what scores mean.
+    assert "Operating points and probabilities" not in real[0].text
+    assert "as probabilities is unknown: none was calibrated." in real[0].text
     assert "Reference: labels mined from reports, not disease." in real[0].text
     assert "simulated labels" in phantom[2].text
 
