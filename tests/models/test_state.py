@@ -21,14 +21,19 @@ def made(spec, *overrides):
         ("configs/adpd.py:phantom", "task.head.width=0"),
         ("configs/adpd.py:phantom", "task.head.width=-1"),
         ("configs/adpd.py:phantom", "task.head.heads=7"),
-        ("configs/fusion.py", "task.model.width=0"),
     ],
 )
 def test_sizes_that_no_network_has_are_refused(spec, size):
-    made(spec)
     with pytest.raises(ConfigError, match=r"no network has|heads") as refused:
         made(spec, size)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "spec", ["configs/chexnet.py:phantom", "configs/adpd.py:phantom"]
+)
+def test_the_sizes_of_a_recipe_are_accepted(spec):
+    assert made(spec).params
 
 
 def test_a_wrong_call_keeps_its_traceback():
