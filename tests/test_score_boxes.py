@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from cxr_jax import score, trained_on
+from cxr_jax import box_scoring, results, score, trained_on
 from cxr_jax.data import box_files, labelled, parts, source
 from cxr_jax.evaluators.base import plain
 from cxr_jax.evaluators.classification import Classification
@@ -606,3 +606,15 @@ def test_halves_are_drawn_by_seed_and_know_the_usual_box(case, real):
         assert 0 < usual["map"] < 0.3
         digests.add(result["split_sha256"])
     assert len(digests) == 2
+
+
+def test_it_is_said_that_there_is_no_box_at_all():
+    nothing = {"metrics": {}, "detection": {"predicted": {"Mass": 0}}, "notes": []}
+    found = nothing | {"detection": {"predicted": {"Mass": 0, "Nodule": 1}}}
+    told = results.headline({"val": found, "test": nothing})
+    assert told == "test: no box was found on any film"
+    about = {"films": 3, "boxes": 4, "file": "references.csv"}
+    passport = {"films": 0, "films_without": 5, "extra": 0, "left_out": 0}
+    said = box_scoring.remarks(passport | {"references": about})
+    assert said[1:] == ["No box at all: a file whose writing failed looks the same."]
+    assert len(box_scoring.remarks(passport | {"films": 1, "references": about})) == 1

@@ -19,8 +19,8 @@ from cxr_jax.types import Batch, Boxes, Loss, Prediction, Regions
 # What a term may cost.
 QUANTITIES = ("presence", "coordinates", "giou", "findings", "film")
 # Where the labels of whole films come from.
-NO_PASSES = "regions are read without dropout: give samples=0 (eval.mc.samples)"
 FILM_LABELS = ("regions", "labels")
+NO_PASSES = "regions are read without dropout: give samples=0 (eval.mc.samples)"
 # Probabilities of whole films stay this far from certainty, so that they have logits.
 _LEAST = 1e-7
 # Sides of a region that is there, in shares of a film of 224 pixels.
