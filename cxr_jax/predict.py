@@ -159,18 +159,23 @@ class Predictor:
         seed: int = 0,
         max_std: float = MAX_STD,
     ) -> Iterator[Finding]:
-        """Findings of films that were reduced, batch after batch; see ``predict``."""
-        site = self._site(prevalence)
+        """Findings of films that were reduced, batch after batch; see ``predict``.
+
+        What is asked for is checked at once, before any film is taken.
+        """
+        limits = self._site(prevalence), max_std
         self._check_spread(samples, max_std)
-        limits = site, max_std
+        return self._in_batches(ready, limits, maps, samples, seed)
+
+    def _in_batches(self, ready: Iterable[Reduced], *how: Any) -> Iterator[Finding]:
         waiting: list[Reduced] = []
         for film in ready:
             waiting.append(film)
             if len(waiting) == self.batch_size:
-                yield from self._read(waiting, limits, maps, samples, seed)
+                yield from self._read(waiting, *how)
                 waiting = []
         if waiting:
-            yield from self._read(waiting, limits, maps, samples, seed)
+            yield from self._read(waiting, *how)
 
     def reduce(self, film: Source) -> Reduced:
         """A film as the network takes it; see ``intake.reduce``."""

@@ -85,6 +85,8 @@ def predict_files(
             that cannot be written.
     """
     films = find_films(inputs)
+    options = {"maps": overlays, "prevalence": prevalence}
+    read = _read(reader, films, **options, samples=samples, max_std=max_std)
     output = pathlib.Path(output).expanduser()
     drawings = output / "overlays"
     try:
@@ -97,9 +99,6 @@ def predict_files(
     rows: list[Finding] = []
     ids: list[str] = []
     lines: list[str] = []
-    options = {"maps": overlays, "prevalence": prevalence}
-    options |= {"samples": samples, "max_std": max_std}
-    read = _read(reader, films, **options)
     for film, found in track(read, total=len(films.paths), what="films"):
         about: dict[str, Any] = {"id": film, "note": RESEARCH_USE}
         if isinstance(found, InputRejected):
@@ -113,21 +112,10 @@ def predict_files(
                 name = film.strip("/").replace("/", "__")
                 write_atomically(drawings / f"{name}.png", found.plot().to_png())
         lines.append(json.dumps(about, allow_nan=False, ensure_ascii=False) + "\n")
-    rejected = len(films.paths) - len(rows)
     write_atomically(output / "findings.jsonl", "".join(lines))
-    for name, which in (("predictions", "probs"), ("scores", "raw")):
-        table = _table(reader, ids, [getattr(row, which) for row in rows])
-        write_atomically(output / f"{name}.csv", format_predictions(table))
-    spread = output / "uncertainty.csv"
-    spread.unlink(missing_ok=True)  # of an earlier reading
-    if rows and rows[0].std is not None:
-        write_atomically(spread, format_uncertainty(_spread(table, rows)))
-    drawn = output / "boxes.csv"
-    drawn.unlink(missing_ok=True)
-    if any(row.boxes is not None for row in rows):
-        lines = _boxes(reader, ids, rows)
-        write_atomically(drawn, box_files.format_lines(lines))
+    _write_tables(output, reader, ids, rows)
     write_atomically(output / "predictions.txt", _sidecar(reader, rows, films, samples))
+    rejected = len(films.paths) - len(rows)
     say(
         f"{len(rows)} of {len(films.paths)} films read, {rejected} rejected,"
         f" {films.ignored} other files ignored: {output}"
@@ -196,8 +184,8 @@ def _read(
 ) -> Iterator[tuple[str, Finding | InputRejected]]:
     """Every film with what was found, in order; refused ones in their places.
 
-    Films are decoded ahead in threads. A refusal passes the network by, so what waits
-    for a batch to fill up is put back into order here.
+    What is asked for is checked at once. Films are decoded ahead in threads. A refusal
+    passes the network by, so what waits for a batch to fill up is put back into order.
     """
     waiting: collections.deque[InputRejected | None] = collections.deque()
     names = iter(films.ids)
@@ -213,11 +201,16 @@ def _read(
         while waiting and waiting[0] is not None:
             yield next(names), waiting.popleft()
 
-    for found in reader.stream(sound(), **options):
+    def in_order(
+        stream: Iterator[Finding],
+    ) -> Iterator[tuple[str, Finding | InputRejected]]:
+        for found in stream:
+            yield from passed()
+            waiting.popleft()
+            yield next(names), found
         yield from passed()
-        waiting.popleft()
-        yield next(names), found
-    yield from passed()
+
+    return in_order(reader.stream(sound(), **options))
 
 
 def _ahead(
@@ -243,6 +236,23 @@ def _ahead(
         finally:
             for future in coming:
                 future.cancel()
+
+
+def _write_tables(
+    output: pathlib.Path, reader: Predictor, ids: Sequence[str], rows: Sequence[Finding]
+) -> None:
+    """One row per film, or per box; what is not of this reading goes."""
+    for name, which in (("predictions", "probs"), ("scores", "raw")):
+        table = _table(reader, ids, [getattr(row, which) for row in rows])
+        write_atomically(output / f"{name}.csv", format_predictions(table))
+    spread, boxes = output / "uncertainty.csv", output / "boxes.csv"
+    for file in (spread, boxes):
+        file.unlink(missing_ok=True)
+    if rows and rows[0].std is not None:
+        write_atomically(spread, format_uncertainty(_spread(table, rows)))
+    if any(row.boxes is not None for row in rows):
+        lines = _boxes(reader, ids, rows)
+        write_atomically(boxes, box_files.format_lines(lines))
 
 
 def _table(

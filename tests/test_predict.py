@@ -736,6 +736,17 @@ def test_refused_files_are_named_counted_and_kept_in_place(reader, films, tmp_pa
     assert predict_files.predict_files(reader, [paths[0]], out) == 1
 
 
+@pytest.mark.parametrize("asked", [{"samples": 1}, {"prevalence": {"none": 0.1}}])
+def test_what_is_refused_leaves_no_folder(reader, films, tmp_path, asked):
+    (tmp_path / "x.png").write_bytes(png(films["000.png"]))
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError):
+        predict_files.predict_files(
+            reader, [tmp_path / "x.png"], out, overlays=True, **asked
+        )
+    assert not out.exists()
+
+
 def test_inputs_and_prevalences_of_a_command_line(tmp_path):
     with pytest.raises(ConfigError, match="no films; give files"):
         predict_files.find_films([])

@@ -14,34 +14,40 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def phantom_data(tmp_path_factory):
-    """Where the phantom is built on first use, once for all trainings."""
-    return tmp_path_factory.mktemp("phantom")
+def train(tmp_path_factory, as_users_run):
+    """Runs a recipe as users do; the phantom is built on first use, once for all."""
+    data_dir = tmp_path_factory.mktemp("phantom")
+
+    def run(config: str, workdir: pathlib.Path):
+        """What the run found on the test part, and what it printed."""
+        command = [sys.executable, "-m", "cxr_jax.main", f"--config=configs/{config}"]
+        command += [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=as_users_run,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=3_600,
+        )
+        assert done.returncode == 0, done.stderr
+        result = (workdir / "evaluation/test/result.json").read_text()
+        return json.loads(result), done.stdout
+
+    return run
 
 
 @pytest.mark.long
-def test_the_phantom_recipe_reaches_its_figure(tmp_path, phantom_data, as_users_run):
+def test_the_phantom_recipe_reaches_its_figure(tmp_path, train):
     """What `make run` does, in a folder of its own."""
-    command = [sys.executable, "-m", "cxr_jax.main"]
-    command += ["--config=configs/chexnet.py:phantom", f"--workdir={tmp_path / 'run'}"]
-    command += [f"--data_dir={phantom_data}"]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=as_users_run,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=3_600,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "run/evaluation/test/result.json").read_text())
+    result, printed = train("chexnet.py:phantom", tmp_path / "run")
     mean = result["metrics"]["auroc@truth"]["mean"]
     wanted = configs.load("configs/chexnet.py:phantom").eval.mean_classes
     assert mean["classes"] == list(wanted) and len(wanted) >= 8
     assert mean["left_out"] == {}
-    assert mean["value"] >= 0.80, done.stdout
-    assert f"test: mean auroc@truth {mean['value']:.4f}" in done.stdout
+    assert mean["value"] >= 0.80, printed
+    assert f"test: mean auroc@truth {mean['value']:.4f}" in printed
     page = (tmp_path / "run/report/index.html").read_text()
     for heading in (
         "Readers",
@@ -58,24 +64,9 @@ def test_the_phantom_recipe_reaches_its_figure(tmp_path, phantom_data, as_users_
 
 
 @pytest.mark.long
-def test_oversampled_pneumonia_comes_out_at_natural_prevalence(
-    tmp_path, phantom_data, as_users_run
-):
+def test_oversampled_pneumonia_comes_out_at_natural_prevalence(tmp_path, train):
     """Trained at one half positive; calibrated on validation, judged on the test part."""
-    command = [sys.executable, "-m", "cxr_jax.main", f"--workdir={tmp_path / 'run'}"]
-    command += ["--config=configs/chexnet.py:pneumonia,phantom"]
-    command += [f"--data_dir={phantom_data}"]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=as_users_run,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=3_600,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "run/evaluation/test/result.json").read_text())
+    result, _ = train("chexnet.py:pneumonia,phantom", tmp_path / "run")
     assert result["n"] == 420
     assert result["metrics"]["auroc"]["mean"]["value"] >= 0.7
     raw = result["calibration"]["per_class"]["Pneumonia"]

@@ -144,7 +144,8 @@ def _curves(metrics: Mapping[str, Any], block: Mapping[str, Any]) -> str:
         "AP over the overlap that is asked for, and free-response curves: the share of"
         f" reference boxes found, at IoU {shown:g}, at a number of false boxes per film."
         " Thick: mean over classes, with its 95% interval. Dotted: mean box of the"
-        " validation part.",
+        " validation part. A method that draws one box of a class on a film finds one"
+        " of several at most: its curve then ends below 1.",
         alt="average precision over IoU, and FROC curves, per class",
     )
 

@@ -7,7 +7,7 @@ from cxr_jax.pages import html
 from cxr_jax.pages.evidence import Evidence
 
 Config = Mapping[str, Any]
-NOTHING = ("", 0, [1, 1])  # values of an augmentation that does nothing
+NOTHING = ("", 0, (1, 1))  # values of an augmentation that does nothing
 
 
 def section(evidence: Evidence, *others: Evidence) -> str:
@@ -126,6 +126,10 @@ def _losses(terms: Sequence[Config]) -> dict[str, str]:
     for term in terms:
         name = "Loss" if len(terms) == 1 else f"Loss: {term['name']}"
         found[name] = _last(term["fn"])
+        weight = term.get("weight", 1.0)
+        if weight != 1.0:
+            changes = isinstance(weight, Mapping)
+            found[f"{name}, weight"] = _part(weight) if changes else _number(weight)
         for key, value in term["fn"].items():
             if key != "name":
                 found[f"{name}, {key}"] = _number(value)
@@ -142,22 +146,33 @@ def _dropout(task: Config) -> str:
 
 def _augmentation(augment: Config) -> str:
     words = {
+        "safe_crop": lambda v: f"crop that cuts at most {100 * v:g}% off a box",
         "flip": lambda v: f"mirrored in {100 * v:g}%",
+        "stretch": lambda v: f"width and height stretched {v[0]:g} to {v[1]:g}",
         "rotation": lambda v: f"rotation ±{v:g}°",
         "shear": lambda v: f"shear ±{v:g}°",
         "zoom": lambda v: f"zoom {v[0]:g} to {v[1]:g}",
         "translate": lambda v: f"shift ±{100 * v:g}%",
         "crop": lambda v: f"crop {100 * v[0]:g}% to {100 * v[1]:g}% of the area",
+        "gain": lambda v: f"gain {v[0]:g} to {v[1]:g}",
         "brightness": lambda v: f"brightness ±{v:g}",
         "contrast": lambda v: f"contrast {v[0]:g} to {v[1]:g}",
-        "blur": lambda v: f"blur up to {v:g} px",
+        "blur": lambda v: f"blur {_blur(augment)}",
     }
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in augment.items()}
+    idle = {"safe_crop": (-1,)}
     told = [
-        say(augment[key])
+        say(values[key])
         for key, say in words.items()
-        if key in augment and augment[key] not in NOTHING
+        if key in values and values[key] not in idle.get(key, NOTHING)
     ]
     return ", ".join(told) or "none"
+
+
+def _blur(augment: Config) -> str:
+    least, share = augment.get("blur_from", 0.0), augment.get("blur_share", 1.0)
+    range_ = f"{least:g} to {augment['blur']:g} px"
+    return range_ + (f" in {100 * share:g}%" if share < 1 else "")
 
 
 def _passes(evaluation: Config) -> str:

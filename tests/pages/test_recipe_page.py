@@ -1,8 +1,13 @@
 """Hyper-parameters as the config has them, beside published ones."""
 
 import html
+import json
 import re
 
+import pytest
+
+from configs import common
+from cxr_jax import config as configs
 from cxr_jax.pages import recipe
 from cxr_jax.pages.evidence import Evidence
 
@@ -133,12 +138,49 @@ def test_each_backbone_may_start_from_a_file_of_its_own():
     assert table["Initial weights"] == ["dense: keras/d, efficient: keras/e"]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"safe_crop": 0.2}, "crop that cuts at most 20% off a box"),
+        ({"safe_crop": 0.0}, "crop that cuts at most 0% off a box"),
+        ({"flip": 0.5}, "mirrored in 50%"),
+        ({"stretch": [0.95, 1.0]}, "width and height stretched 0.95 to 1"),
+        ({"rotation": 2.0}, "rotation ±2°"),
+        ({"shear": 5.0}, "shear ±5°"),
+        ({"zoom": [0.9, 1.1]}, "zoom 0.9 to 1.1"),
+        ({"translate": 0.02}, "shift ±2%"),
+        ({"crop": [0.08, 1.0]}, "crop 8% to 100% of the area"),
+        ({"gain": [0.8, 1.2]}, "gain 0.8 to 1.2"),
+        ({"brightness": 0.1}, "brightness ±0.1"),
+        ({"contrast": [0.8, 1.2]}, "contrast 0.8 to 1.2"),
+        ({"blur": 1.0}, "blur 0 to 1 px"),
+        (
+            {"blur": 1.0, "blur_from": 0.1, "blur_share": 0.5},
+            "blur 0.1 to 1 px in 50%",
+        ),
+    ],
+)
+def test_every_augmentation_is_told_and_none_that_does_nothing(given, said):
+    defaults = configs.plain(common.base().augment)
+    as_saved = json.loads(json.dumps(defaults | given))
+    table = cells(recipe.section(evidence(CONFIG | {"augment": as_saved})))
+    assert table["Augmentation"] == [said]
+    table = cells(recipe.section(evidence(CONFIG | {"augment": defaults})))
+    assert table["Augmentation"] == ["none"]
+
+
 def test_several_losses_and_an_optimizer_that_changes():
     terms = [
         {"name": "one", "fn": {"name": "cxr_jax.losses.bce"}},
         {
             "name": "two",
             "fn": {"name": "cxr_jax.losses.weighted_bce", "w_pos": "counted"},
+            "weight": 0.01,
+        },
+        {
+            "name": "three",
+            "fn": {"name": "cxr_jax.losses.bce"},
+            "weight": {"name": "optax.linear_schedule", "end_value": 2.0},
         },
     ]
     sgd = {"name": "cxr_jax.optim.sgd", "momentum": 0.9}
@@ -148,6 +190,11 @@ def test_several_losses_and_an_optimizer_that_changes():
     )
     assert table["Loss: two"] == ["weighted_bce"]
     assert table["Loss: two, w_pos"] == ["counted"]
+    weights = {name: row for name, row in table.items() if name.endswith(", weight")}
+    assert weights == {
+        "Loss: two, weight": ["0.01"],
+        "Loss: three, weight": ["linear_schedule (end_value 2)"],
+    }
     assert table["Optimizer"] == ["phase 1: adam; phase 2: sgd (momentum 0.9)"]
 
 
