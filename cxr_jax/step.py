@@ -151,12 +151,15 @@ class Trainer:
         sharding = replicated(self.mesh)
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(lambda: self._init(phase)),
+            jax.eval_shape(lambda *a: self._begin(phase, *a), *self.model_def.shapes),
         )
 
     def _init(self, phase: int) -> TrainState:
+        key = jax.random.fold_in(jax.random.key(self.seed), 0)
+        return self._begin(phase, *self.model_def.init(self.task.create, key))
+
+    def _begin(self, phase: int, params: Arrays, rest: Arrays) -> TrainState:
         key = jax.random.key(self.seed)
-        params, rest = self.model_def.init(self.task.create, jax.random.fold_in(key, 0))
         trainable, _ = optim.partition(params, self.phases[phase])
         return TrainState(
             step=jnp.int32(0),

@@ -368,6 +368,7 @@ def published_table(real_dir) -> predictions.Predictions:
     )
 
 
+@pytest.mark.long  # the same through the command: tests/test_score.py
 def test_published_predictions_give_the_published_figures(real_dir):
     result = evaluate.evaluate_table(published_table(real_dir), resamples=256, **ABOUT)
     path = real_dir / "nih" / "published_predictions" / "densenet121_test_auroc.csv"

@@ -47,11 +47,10 @@ FROZEN = {
 
 
 @pytest.fixture(scope="module")
-def run(faulty, tmp_path_factory):
+def run(finished, tmp_path_factory):
     """The workdir of a finished run of the toy, in which ``FROZEN`` was frozen."""
     workdir = tmp_path_factory.mktemp("run") / "toy"
-    done = faulty.run(workdir)
-    assert done.returncode == 0, done.stderr
+    shutil.copytree(finished, workdir)
     change(workdir / "evaluation" / "val" / "result.json", frozen=FROZEN)
     return workdir
 

@@ -58,6 +58,11 @@ class ModelDef:
             ) from error
         return cls(*nnx.split(model, nnx.Param, ...))
 
+    @property
+    def shapes(self) -> tuple[Arrays, Arrays]:
+        """What ``init`` gives, by shape and type; nothing is traced again."""
+        return flatten(self.params), flatten(self.rest)
+
     def epsilon(self, under: str = "") -> float:
         """What the batch norms below a name add to variances; 0 where there are none.
 
