@@ -28,7 +28,7 @@ $(VENV)/.made:
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is" \
 	    "`$(PYTHON) --version`; give another one: make PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(INSTALL) --upgrade pip || echo "pip stays as it came with Python, and is slower"
+	@$(INSTALL) --upgrade pip 2>/dev/null || echo "pip stays as it came with Python, and is slower"
 	@touch $@
 
 $(VENV)/.core: $(VENV)/.made setup.py requirements.lock
