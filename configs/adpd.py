@@ -136,7 +136,7 @@ def get_config() -> config_dict.ConfigDict:
     c.task.findings = IMAGENOME_FINDINGS
     c.task.regions = REGIONS29
     c.task.mapping = MAPPING
-    c.task.model = {"name": "cxr_jax.models.densenet.densenet121"}
+    c.task.model = common.network("densenet.densenet121")
     c.task.head = {
         "name": "cxr_jax.models.decoder.RegionDecoder",
         "width": 512,
@@ -315,13 +315,9 @@ def narrow(c: config_dict.ConfigDict) -> None:
     c.data.dataset = "phantom_chest/small"
     c.data.scheme = "patient_disjoint"
     c.pretrained["from"] = ""
-    c.task.model = {
-        "name": "cxr_jax.models.densenet.DenseNet",
-        "blocks": (6, 8),
-        "growth": 16,
-        "stem_width": 32,
-        "stem_stride": 4,
-    }
+    c.task.model = common.network(
+        "densenet.DenseNet", blocks=(6, 8), growth=16, stem_width=32, stem_stride=4
+    )
     c.task.channels = 1
     c.task.mean, c.task.std = (0.5,), (0.25,)
     c.train.batch_size = 32

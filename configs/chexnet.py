@@ -114,7 +114,7 @@ def get_config() -> config_dict.ConfigDict:
 
     c.task.name = "cxr_jax.tasks.classify.Classify"
     c.task.classes = NIH14
-    c.task.model = {"name": "cxr_jax.models.densenet.densenet121"}
+    c.task.model = common.network("densenet.densenet121")
     c.task.head = {"name": "cxr_jax.models.heads.PoolThenClassify"}
     c.task.channels = 3
     c.task.maps = "cam"
@@ -289,13 +289,9 @@ def phantom(c: config_dict.ConfigDict) -> None:
     for group in (c.augment, c.task, c.eval.tta):
         group.size = group.size * 64 // 256
     c.pretrained["from"] = ""
-    c.task.model = {
-        "name": "cxr_jax.models.densenet.DenseNet",
-        "blocks": (6, 8),
-        "growth": 16,
-        "stem_width": 32,
-        "stem_kernel": 5,
-    }
+    c.task.model = common.network(
+        "densenet.DenseNet", blocks=(6, 8), growth=16, stem_width=32, stem_kernel=5
+    )
     if not c.data.oversample.label:
         c.task.head["prior"] = 0.1
     c.task.channels = 1
@@ -322,7 +318,7 @@ def small(c: config_dict.ConfigDict) -> None:
     none are made. Used by `benchmarks/phantom_small.py`.
     """
     c.data.dataset = "phantom_chest/small"
-    c.task.model = {"name": "cxr_jax.models.densenet.densenet121"}
+    c.task.model = common.network("densenet.densenet121")
     c.task.maps = ""
     c.eval.evaluators = tuple(
         e for e in c.eval.evaluators if not e["name"].endswith(".Localization")

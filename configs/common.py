@@ -139,6 +139,14 @@ def base() -> config_dict.ConfigDict:
     return c
 
 
+def network(name: str, **sizes: object) -> dict[str, object]:
+    """A network of ``cxr_jax.models``, and the type of its activations.
+
+    ``dtype`` may be ``bfloat16``: parameters, statistics and logits stay float32.
+    """
+    return {"name": f"cxr_jax.models.{name}", "dtype": "float32", **sizes}
+
+
 def source(name: str = "") -> dict[str, str]:
     """Where the weights of one backbone of several come from; its head is left away."""
     return {"from": name, "layout": "", "sha256": ""}

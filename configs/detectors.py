@@ -52,7 +52,7 @@ def get_config() -> config_dict.ConfigDict:
 
     c.task.name = "cxr_jax.tasks.heatmaps.Heatmaps"
     c.task.classes = (*CXR8, NO_FINDING)
-    c.task.model = {"name": "cxr_jax.models.densenet.densenet121"}
+    c.task.model = common.network("densenet.densenet121")
     c.task.head = {"name": "cxr_jax.models.heads.PoolThenClassify"}
     c.task.terms = (
         {

@@ -116,17 +116,17 @@ def get_config() -> config_dict.ConfigDict:
 
     c.task.name = "cxr_jax.tasks.classify.Classify"
     c.task.classes = NIH14
-    c.task.model = {
-        "name": "cxr_jax.models.fusion.AttentionFusion",
-        "dense": {**DENSE, "until": "block4"},
-        "efficient": {
+    c.task.model = common.network(
+        "fusion.AttentionFusion",
+        dense={**DENSE, "until": "block4"},
+        efficient={
             "name": "cxr_jax.models.efficientnet.efficientnet_b3",
             "until": "block6a_expand",
         },
-        "width": 256,
-        "attention": "learned",
-        "films": "normalised",
-    }
+        width=256,
+        attention="learned",
+        films="normalised",
+    )
     c.task.head = {"name": "cxr_jax.models.heads.PoolThenClassify", "dropout": 0.5}
     c.task.channels = 3
     c.task.maps = "cam"
@@ -212,7 +212,7 @@ def simple_cnn(c: config_dict.ConfigDict) -> None:
     Random start, all trained at once at 1e-3, 25 epochs. Nothing is dropped out, so there
     is no Monte-Carlo dropout.
     """
-    c.task.model = {"name": "cxr_jax.models.simple_cnn.SimpleCNN"}
+    c.task.model = common.network("simple_cnn.SimpleCNN")
     _hidden(c, 256, 0.0)
     _start(c, "")
     c.phases = (common.phase(epochs=25.0, learning_rate=1e-3, stop_after=5),)
@@ -226,7 +226,7 @@ def simple_cnn(c: config_dict.ConfigDict) -> None:
 def densenet121(c: config_dict.ConfigDict) -> None:
     """DenseNet-121 under a hidden layer of 512 units, 7,569,486 parameters as Keras
     counts; 531,982 of them train in the first phase; 0.7096 (Table 2)."""
-    c.task.model = dict(DENSE)
+    c.task.model = {**DENSE, "dtype": c.task.model["dtype"]}
     _hidden(c, 512, 0.4)
     _start(c, IMAGENET["dense"])
     c.phases = _two_phases("backbone/*")
@@ -236,7 +236,7 @@ def densenet121(c: config_dict.ConfigDict) -> None:
 def efficientnet_b0(c: config_dict.ConfigDict) -> None:
     """EfficientNet-B0 likewise, 4,712,625 parameters; 663,054 of them train in the first
     phase; 0.7363 (Table 2)."""
-    c.task.model = {"name": "cxr_jax.models.efficientnet.efficientnet_b0"}
+    c.task.model = common.network("efficientnet.efficientnet_b0")
     _hidden(c, 512, 0.4)
     _start(c, "keras/efficientnet_b0-notop")
     c.phases = _two_phases("backbone/*")
@@ -259,7 +259,7 @@ def efficient_alone(c: config_dict.ConfigDict) -> None:
 
 
 def _alone(c: config_dict.ConfigDict, part: str, name: str) -> None:
-    c.task.model = dict(c.task.model[part])
+    c.task.model = {**c.task.model[part], "dtype": c.task.model["dtype"]}
     _start(c, IMAGENET[part])
     c.phases = _two_phases("backbone/*")
     c.report.model = name
@@ -302,7 +302,7 @@ def phantom(c: config_dict.ConfigDict) -> None:
     _start(c, "")
     c.task.channels = 1
     c.task.mean, c.task.std = (0.5,), (0.25,)
-    c.task.model = _narrow(c.task.model)
+    c.task.model = {**_narrow(c.task.model), "dtype": c.task.model["dtype"]}
     c.task.head["prior"] = 0.1
     if c.task.model["name"].endswith(".SimpleCNN"):
         _without_maps(c)

@@ -111,7 +111,7 @@ def get_config() -> config_dict.ConfigDict:
 
     c.task.name = "cxr_jax.tasks.classify.Classify"
     c.task.classes = MURA
-    c.task.model = {"name": "cxr_jax.models.densenet.densenet169"}
+    c.task.model = common.network("densenet.densenet169")
     c.task.head = {"name": "cxr_jax.models.heads.PoolThenClassify"}
     c.task.channels = 3
     c.task.maps = "cam"
@@ -250,13 +250,9 @@ def phantom(c: config_dict.ConfigDict) -> None:
     c.data.dataset = f"phantom_bone/tiny{padded_}"
     c.data.scheme = "patient_disjoint"
     c.pretrained["from"] = ""
-    c.task.model = {
-        "name": "cxr_jax.models.densenet.DenseNet",
-        "blocks": (6, 8),
-        "growth": 16,
-        "stem_width": 32,
-        "stem_kernel": 5,
-    }
+    c.task.model = common.network(
+        "densenet.DenseNet", blocks=(6, 8), growth=16, stem_width=32, stem_kernel=5
+    )
     c.task.channels = 1
     c.task.mean, c.task.std = (0.5,), (0.25,)
     c.augment.rotation = 10.0

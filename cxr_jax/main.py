@@ -135,6 +135,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     # Start JAX only for valid input.
     from cxr_jax import assembly, report, results, run, sharding
     from cxr_jax import workdir as workdirs
+    from cxr_jax.data import manifest as manifests
     from cxr_jax.preemption import Stopped, Stopper
     from cxr_jax.train import NonFinite
 
@@ -148,15 +149,16 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     sharding.initialize_from_env()
     stopper = Stopper()
     stopper.install()
-    data_dir = arguments.data_dir or os.environ.get("TFDS_DATA_DIR")
-    data_dir = data_dir or "~/tensorflow_datasets"
-    data_dir = str(pathlib.Path(data_dir).expanduser())
+    data_dir = manifests.default_data_dir(arguments.data_dir)
     _build_phantom(config, data_dir)
     this = run.open_run(config, path=workdir, data_dir=data_dir, stopper=stopper)
     try:
+        prepared = None
         if arguments.mode == "train":
+            if not workdirs.has_checkpoint(workdir):
+                prepared = results.prepare(this)
             run.train(this)
-        found = results.evaluate_run(this)
+        found = results.evaluate_run(this, prepared)
     except Stopped:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return STOPPED

@@ -34,12 +34,24 @@ Result = dict[str, Any]
 FROZEN_ON = "val"
 
 
-def evaluate_run(run: Run) -> dict[str, Result]:
+def prepare(run: Run) -> "_Predict":
+    """Compiles what ``evaluate_run`` reads films with: hours later is too late to fail."""
+    judge = run.judge
+    predict = _Predict(judge, judge.evaluators(resamples=run.config.eval.resamples))
+    predict.compile(FROZEN_ON)
+    return predict
+
+
+def evaluate_run(run: Run, prepared: "_Predict | None" = None) -> dict[str, Result]:
     """Evaluates the best checkpoint on the parts that the config names.
 
     The validation part comes first, whether it is named or not: operating points and
     calibration are frozen on it, and the other parts are judged by them. A result that
     was taken with the same weights, films, settings and further files stands.
+
+    Args:
+        run: trained.
+        prepared: of the same run, from ``prepare``; else compiled when it is needed.
 
     Returns:
         Part → the content of its ``result.json``.
@@ -53,7 +65,7 @@ def evaluate_run(run: Run) -> dict[str, Result]:
     state, step = _best(run)
     digest = sha256({"params": state.params, "rest": state.rest})
     evaluators = run.evaluators(resamples=run.config.eval.resamples)
-    predict, results = _Predict(run, evaluators), {}
+    predict, results = prepared or _Predict(run, evaluators), {}
     for part in dict.fromkeys((FROZEN_ON, *run.config.eval.splits)):
         folder = run.workdir / "evaluation" / part.replace("/", "-")
         split, listed = run.division.named(part)
@@ -122,6 +134,14 @@ class _Predict:
         # Further attributes of films, such as devices, where the dataset tells them.
         found = groups.read_groups(run.dataset.directory, run.dataset.records.id)
         self._groups = {GROUP + name: column for name, column in found.items()}
+
+    def compile(self, part: str) -> None:
+        """Ahead of the first step, for networks of any weights."""
+        state = self._run.trainer.abstract(0)
+        films = self._run.part(part, boxes=self._boxes)
+        readers = [self._reader, *([self._random_reader] if self._random else [])]
+        for reader in readers:
+            reader.compile(state.params, state.rest, films)
 
     def __call__(self, state: TrainState, part: str) -> Predictions:
         films = self._run.part(part, boxes=self._boxes)

@@ -1,11 +1,10 @@
 """The command line of ``python -m cxr_jax.score``."""
 
 import argparse
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import NoReturn
 
+from cxr_jax.data import manifest as manifests
 from cxr_jax.errors import ConfigError
 
 VALIDATION = "val"
@@ -86,8 +85,7 @@ def data_dir(flags: argparse.Namespace) -> str | None:
                 "--data_dir and --manual_dir are both given; one is allowed"
             )
         return flags.data_dir
-    found = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return str(pathlib.Path(found).expanduser())
+    return manifests.default_data_dir()
 
 
 def _check_files(flags: argparse.Namespace) -> None:

@@ -96,6 +96,7 @@ def fit(
         NonFinite: a loss was not finite; the state before it is saved.
     """
     loop = _Loop(trainer, around, validate, metric)
+    programs: dict[int, Callable] = {}
     # A kill between the two saves of a validation leaves the best one missing.
     if int(state.best_step) == int(state.step) >= 0:
         loop.save_best(state, again=True)
@@ -110,8 +111,10 @@ def fit(
             first = next(stream)
             stream = itertools.chain([first], stream)
             # Ahead of the first step, and while nothing is unsaved: a signal within
-            # the compilation ends the process at once.
-            train_step = trainer.step(phase).lower(state, first).compile()
+            # the compilation ends the process at once, and what does not compile or
+            # fit is known before hours are spent on the phases before it.
+            programs = programs or _compile(trainer, phase, first)
+            train_step = programs[phase]
         around.stopper.begin()
         loop.start_clock()
         while True:
@@ -134,6 +137,14 @@ def fit(
         if phase + 1 == len(trainer.phases):
             return state
         state = loop.next_phase(state)
+
+
+def _compile(trainer: Trainer, phase: int, batch: Batch) -> dict[int, Callable]:
+    """The steps of a phase and of all after it."""
+    return {
+        number: trainer.step(number).lower(trainer.abstract(number), batch).compile()
+        for number in range(phase, len(trainer.phases))
+    }
 
 
 class _Loop:

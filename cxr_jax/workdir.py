@@ -59,14 +59,18 @@ def prepare(
     return workdir
 
 
+def has_checkpoint(workdir: epath.PathLike) -> bool:
+    """Whether anything was saved in a folder."""
+    return any(epath.Path(workdir).expanduser().glob("checkpoints/*/*"))
+
+
 def begun(workdir: epath.PathLike) -> None:
     """Refuses a folder in which nothing was saved yet, before films are built for it.
 
     Raises:
         ConfigError: there is no checkpoint.
     """
-    workdir = epath.Path(workdir).expanduser()
-    if not any(workdir.glob("checkpoints/*/*")):
+    if not has_checkpoint(workdir):
         raise ConfigError(
             f"--workdir={workdir} holds no best checkpoint; train first (--mode=train)"
         )

@@ -5,7 +5,6 @@ TensorFlow nor Beam is imported. Exit codes: 0 done, 1 failed, 2 the input is wr
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "--data_dir",
         metavar="DATA",
         help="where datasets live (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
-        default=default_data_dir(),
+        default=manifests.default_data_dir(),
     )
     out.add_argument("--num_shards", type=_positive, metavar="N", help="record files")
     out.add_argument(
@@ -66,11 +65,6 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def default_data_dir() -> str:
-    """TFDS's own default, without importing it."""
-    return os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
-
-
 def _positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 is allowed")
@@ -93,7 +87,7 @@ def verify(name: str, data_dir: str) -> None:
     """Checks every digest of a finished dataset and says so."""
     dataset, config = install.find(name)
     folder = manifests.locate(
-        f"{dataset.name}/{config}", data_dir=os.path.expanduser(data_dir)
+        f"{dataset.name}/{config}", data_dir=manifests.default_data_dir(data_dir)
     )
     manifest = manifests.verify_digests(folder)
     print(

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from etils import epath
+
 from cxr_jax.data import manifest as manifests
 from cxr_jax.errors import DataError
 from data_builders.options import Options
@@ -51,6 +53,11 @@ def build(
     if folder is not None:
         return folder
     builder_class, config = find(name)
+    if "://" in os.fspath(data_dir):
+        raise DataError(
+            f"--data_dir={data_dir} is not on this machine and holds no {name}: build it"
+            " on a local disk, then copy the folder there"
+        )
     root = pathlib.Path(data_dir).expanduser()
     staging = root / ".building" / f"{builder_class.name}-{config}"
     with _usable(root), _locked(root / ".building" / f"{staging.name}.lock"):
@@ -71,7 +78,7 @@ def build(
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def finished(name: str, *, data_dir: str | os.PathLike) -> pathlib.Path | None:
+def finished(name: str, *, data_dir: str | os.PathLike) -> epath.Path | None:
     """The folder of a finished dataset of the builder's version, or None.
 
     Raises:
@@ -79,7 +86,7 @@ def finished(name: str, *, data_dir: str | os.PathLike) -> pathlib.Path | None:
     """
     builder_class, config = find(name)
     version = str(builder_class.VERSION)
-    root = pathlib.Path(data_dir).expanduser()
+    root = epath.Path(data_dir).expanduser()
     folder = root / builder_class.name / config / version
     return folder if (folder / manifests.NAME).exists() else None
 

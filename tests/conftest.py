@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -59,7 +60,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def as_users_run() -> dict[str, str]:
-    """Environment of a training to a figure: the compiler does all it can."""
+    """Environment of processes that must do what users' do: the compiler does all it can."""
     told = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     return {name: value for name, value in os.environ.items() if name not in told}
 
@@ -167,8 +168,8 @@ def toy(tmp_path_factory):
 class Faulty:
     """Real processes of ``cxr_jax.main`` on the toy, through ``tests/faulty.py``."""
 
-    def __init__(self, config: str, data_dir: str):
-        self.config, self.data_dir = config, data_dir
+    def __init__(self, config: str, data_dir: str, env: Mapping[str, str]):
+        self.config, self.data_dir, self.env = config, data_dir, env
 
     def start(
         self,
@@ -183,7 +184,7 @@ class Faulty:
         command = [*before, sys.executable, str(ROOT / "tests" / "faulty.py")]
         command += [moment, signal, f"--config={self.config}:{variant}"]
         command += [f"--workdir={workdir}", f"--data_dir={self.data_dir}"]
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        env = {**self.env, "PYTHONPATH": str(ROOT)}
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True
@@ -197,16 +198,16 @@ class Faulty:
 
 
 @pytest.fixture(scope="session")
-def faulty(toy) -> Faulty:
+def faulty(toy, as_users_run) -> Faulty:
     """Starts processes and breaks them."""
-    return Faulty(*toy)
+    return Faulty(*toy, as_users_run)
 
 
 @pytest.fixture(scope="session")
-def finished(faulty, tmp_path_factory) -> pathlib.Path:
+def finished(toy, tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished run of the toy; to be read, not written.
 
-    The workers of a session share one: who comes second waits.
+    Compiled as the session is, whose readers are compared with it. The workers of a session share one: who comes second waits.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -219,7 +220,7 @@ def finished(faulty, tmp_path_factory) -> pathlib.Path:
                 return made
             time.sleep(0.1)
         pytest.fail("another worker was to train the toy, and did not")
-    done = faulty.run(shared / "finished.begun")
+    done = Faulty(*toy, os.environ).run(shared / "finished.begun")
     assert done.returncode == 0, done.stderr
     return (shared / "finished.begun").rename(made)
 

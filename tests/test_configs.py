@@ -207,6 +207,13 @@ def test_a_recipe_starts_from_public_weights_of_its_own_network(spec):
 
 
 @pytest.mark.parametrize("spec", SPECS)
+def test_every_network_computes_in_half_precision_where_asked(spec):
+    assert configs.load(spec).task.model["dtype"] == "float32"
+    config = configs.load(spec, ["task.model.dtype=bfloat16"])
+    assert config.task.model["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_the_scaling_of_those_weights_can_be_taken(spec):
     """A recipe whose films have another mean than its weights would not start."""
     config = configs.load(spec)

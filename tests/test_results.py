@@ -1,5 +1,6 @@
 """A stored evaluation stands while everything that it was made from is the same."""
 
+import jax
 import pytest
 
 from cxr_jax import config as configs
@@ -12,8 +13,8 @@ TEST = [f"{k:03d}.png" for k in range(100) if k // 2 % 5 == 4]
 
 
 @pytest.fixture
-def evaluate(toy, tmp_path):
-    """From overrides to the results of a run that was trained once."""
+def opened(toy, tmp_path):
+    """From overrides to a run that was trained once, its evaluation compiled before."""
     config, data_dir = toy
     few = ["phases.0.epochs=1.0", "eval.resamples=0", "eval.samples=0"]
 
@@ -25,7 +26,15 @@ def evaluate(toy, tmp_path):
             stopper=Stopper(),
         )
 
-    runs.train(opened())
+    run = opened()
+    opened.prepared = results.prepare(run)
+    runs.train(run)
+    return opened
+
+
+@pytest.fixture
+def evaluate(opened):
+    """From overrides to the results of that run."""
     return lambda *overrides: results.evaluate_run(opened(*overrides))
 
 
@@ -34,8 +43,20 @@ def write_calls(path, call):
     path.write_text("\n".join(["id,reader,bright", *lines[:-1], lines[-1][:-1] + "1"]))
 
 
-def test_a_reader_file_is_brought_to_a_trained_run(evaluate, tmp_path):
+def test_a_reader_file_is_brought_to_a_trained_run(
+    opened, evaluate, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:  # All is compiled before training.
+        patch.delattr(jax.stages.Lowered, "compile")
+        results.evaluate_run(opened(), opened.prepared)
+    files = [
+        tmp_path / f"run/evaluation/test/{name}"
+        for name in ("predictions.csv", "result.json")
+    ]
+    stored = [file.read_text() for file in files]
+    files[1].unlink()
     before = evaluate()["test"]
+    assert [file.read_text() for file in files] == stored
     assert before["inputs"] == {} and "no reader file" in before["readers"]["reason"]
     path = tmp_path / "mine.csv"
     write_calls(path, 0)

@@ -74,6 +74,21 @@ def test_a_step_learns_and_counts():
     assert int(state.step) == 30
 
 
+def test_a_step_in_bfloat16_learns_and_keeps_its_state_in_float32():
+    half = task()
+    half.model["dtype"] = "bfloat16"
+    subject = trainer(task_=half)
+    state, losses = run(subject, 30, batches=lambda _: films(0))
+    whole, first = run(trainer(), 1)
+    # Three digits of a number that layers of rounded sums have gone into.
+    assert losses[0] == pytest.approx(first[0], rel=0.02)
+    assert losses[-1] < losses[0] * 0.8
+    types, wanted = (jax.tree.map(lambda x: x.dtype, s) for s in (state, whole))
+    assert types == wanted
+    batch = sharding.to_global(films(0), subject.mesh)
+    assert "bf16" in subject.step(0).lower(state, batch).as_text()
+
+
 def test_the_first_loss_is_the_formula_in_float64():
     subject = trainer()
     state = subject.init()

@@ -16,9 +16,13 @@ from cxr_jax.checkpoint import Checkpoints
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+TOLD = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+
+
 def environment(**more):
-    env = os.environ | {"PYTHONPATH": str(ROOT)} | more
-    return {k: v for k, v in env.items() if k != "XLA_FLAGS"} | more
+    """As users run, and as a test says of its devices."""
+    env = {k: v for k, v in os.environ.items() if k not in TOLD}
+    return env | {"PYTHONPATH": str(ROOT)} | more
 
 
 def steps(toy, tmp_path, devices, count, variant=""):

@@ -122,6 +122,25 @@ def test_patience_ends_a_phase(tmp_path):
     assert seen == [3, 6, 9] and watch.steps[-1] == 9
 
 
+def test_every_phase_is_compiled_ahead_of_the_first_step(tmp_path, monkeypatch):
+    """What does not compile, or does not fit, is known before hours of another phase."""
+    events = []
+    on_step, compile_ = Watch.on_step, jax.stages.Lowered.compile
+    monkeypatch.setattr(
+        Watch, "on_step", lambda *a: (events.append("step"), on_step(*a))
+    )
+
+    def compiled(lowered, *args, **kwargs):
+        events.append("compile")
+        return compile_(lowered, *args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compiled)
+    phases = (common.phase(), common.phase(freeze=("backbone/*",)))
+    subject = dataclasses.replace(trainer(), phases=phases)
+    run(tmp_path, subject, [0.5, 0.9])
+    assert events == ["compile"] * 2 + ["step"] * 6
+
+
 @pytest.mark.parametrize(("begin", "step"), [("best", 3), ("last", 6)])
 def test_a_phase_begins_with_the_last_weights_or_the_best(tmp_path, begin, step):
     still = common.phase(begin=begin, learning_rate=0.0)

@@ -18,14 +18,15 @@ def train(tmp_path_factory, as_users_run):
     """Runs a recipe as users do; the phantom is built on first use, once for all."""
     data_dir = tmp_path_factory.mktemp("phantom")
 
-    def run(config: str, workdir: pathlib.Path):
+    def run(config: str, workdir: pathlib.Path, *overrides, before=(), **variables):
         """What the run found on the test part, and what it printed."""
-        command = [sys.executable, "-m", "cxr_jax.main", f"--config=configs/{config}"]
-        command += [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+        command = [*before, sys.executable, "-m", "cxr_jax.main"]
+        command += [f"--config=configs/{config}", f"--workdir={workdir}"]
+        command += [f"--data_dir={data_dir}", *(f"--config.{o}" for o in overrides)]
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env=as_users_run,
+            env=as_users_run | variables,
             check=False,
             capture_output=True,
             text=True,
@@ -78,6 +79,21 @@ def test_oversampled_pneumonia_comes_out_at_natural_prevalence(tmp_path, train):
     assert _mean(raw["reliability"]) > 2 * prevalence
     assert abs(_mean(calibrated["reliability"]) - prevalence) < error
     assert calibrated["brier"] < raw["brier"]
+
+
+@pytest.mark.long
+def test_two_processes_train_the_recipe_as_one_with_two_devices(
+    tmp_path, train, passport
+):
+    """A tenth of an epoch and the test part, bit for bit."""
+    few = ["phases.0.epochs=0.1", "eval.resamples=0", "eval.samples=0"]
+    started = ("bash", "launch/local.sh", "2")
+    logs = {"CXR_LOG_DIR": str(tmp_path / "logs")}
+    train("chexnet.py:phantom", tmp_path / "two", *few, before=started, **logs)
+    flags = "--xla_force_host_platform_device_count=2"
+    train("chexnet.py:phantom", tmp_path / "one", *few, XLA_FLAGS=flags)
+    assert (tmp_path / "logs" / "process-1.log").exists()
+    assert passport(tmp_path / "two") == passport(tmp_path / "one")
 
 
 def _mean(bins):

@@ -217,6 +217,22 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
             os.remove(temporary)
 
 
+def default_data_dir(given: str | None = None) -> str:
+    """Where prepared datasets are, local or remote: as given, or TFDS's own default.
+
+    Raises:
+        DataError: it is remote, and what reads such folders is not installed.
+    """
+    found = given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    path = epath.Path(found).expanduser()  # pathlib would break gs://
+    if "://" in str(path):
+        try:
+            path.exists()
+        except ImportError as error:
+            raise DataError(f"--data_dir={found} cannot be read: {error}") from error
+    return str(path)
+
+
 def locate(name: str, *, data_dir: epath.PathLike) -> epath.Path:
     """Finds a finished dataset under a data directory.
 

@@ -43,6 +43,7 @@ def _rows(config: Config, model: Mapping[str, Any]) -> dict[str, str]:
     phases, task = config["phases"], config.get("task") or {}
     found = {
         "Network": _last(task.get("model")),
+        "Activations": _half((task.get("model") or {}).get("dtype")),
         "Input": " × ".join(map(str, model.get("input") or ())),
         "Initial weights": _start(config.get("pretrained") or {}),
         "Optimizer": _by_phase(phases, lambda p: _part(p["optimizer"])),
@@ -85,6 +86,11 @@ def _part(part: Config) -> str:
     """``sgd (momentum 0.9)``."""
     more = [f"{key} {_number(v)}" for key, v in part.items() if key != "name"]
     return _last(part) + (f" ({', '.join(more)})" if more else "")
+
+
+def _half(dtype: str | None) -> str:
+    """A type other than float32, which goes without saying."""
+    return "" if dtype in (None, "float32") else dtype
 
 
 def _number(value: Any) -> str:

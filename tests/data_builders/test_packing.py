@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
+from etils import epath
 
+import data_builders
 from cxr_jax.data import manifest as manifests
 from cxr_jax.data import records as tables
 from cxr_jax.errors import DataError
@@ -264,3 +266,28 @@ def test_manifest_is_plain_json(builder, tmp_path):
     fields = json.loads((folder / "manifest.json").read_text())
     assert set(fields) >= {"schema", "dataset", "version", "records", "image_size"}
     assert set(fields["shards"][0]) == {"file", "records", "bytes", "sha256"}
+
+
+REMOTE = "gs://bucket/films"
+
+
+def test_a_folder_of_datasets_is_local_or_remote(monkeypatch):
+    kind = type(epath.Path(REMOTE))
+    monkeypatch.setattr(kind, "exists", lambda path: False)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    home = pathlib.Path.home()
+    assert manifests.default_data_dir() == str(home / "tensorflow_datasets")
+    assert manifests.default_data_dir("~/x") == str(home / "x")
+    monkeypatch.setenv("TFDS_DATA_DIR", REMOTE)
+    assert manifests.default_data_dir() == REMOTE
+    with pytest.raises(DataError, match="build it on a local disk, then copy"):
+        data_builders.build("phantom_chest/tiny", data_dir=REMOTE)
+
+    def missing(path):
+        raise ImportError("Please install gcsfs")
+
+    monkeypatch.setattr(kind, "exists", missing)
+    with pytest.raises(
+        DataError, match=r"--data_dir=gs://bucket/films .*install gcsfs"
+    ):
+        manifests.default_data_dir()

@@ -96,6 +96,14 @@ def test_every_hyper_parameter_is_that_of_the_config():
     }
 
 
+def test_half_precision_is_told():
+    task = CONFIG["task"]
+    for dtype, rows in (("bfloat16", ["bfloat16"]), ("float32", None)):
+        given = task | {"model": task["model"] | {"dtype": dtype}}
+        table = cells(recipe.section(evidence(CONFIG | {"task": given})))
+        assert table.get("Activations") == rows
+
+
 def test_what_is_published_stands_beside_ours_or_in_a_row_of_its_own():
     published = [["Epochs", "25"], ["Minimum learning rate", "1e-5"]]
     table = cells(
