@@ -40,7 +40,8 @@ $(VENV)/.core: $(VENV)/.made setup.py requirements.lock
 $(VENV)/.test: $(VENV)/.made setup.py requirements.lock
 	@echo "installing into $(VENV), with the test extra (some minutes)"
 	@$(INSTALL) -e '.[test]' '$(TORCH)' 2>/dev/null || { $(INSTALL) -e '.[test]'; \
-	  echo "pip could not install $(TORCH): tests against torch will be skipped"; }
+	  echo "pip could not install $(TORCH): tests against torch will be skipped"; \
+	  echo "(PIP_EXTRA_INDEX_URL may name PyTorch's index, TORCH another build)"; }
 	@XLA_FLAGS='$(QUICK)' JAX_PLATFORMS=cpu $(BIN)/python -c 'import jax; jax.devices()' \
 	  2>/dev/null && echo '$(QUICK)' > $(VENV)/.quick || : > $(VENV)/.quick
 	@touch $(VENV)/.core $@
@@ -61,7 +62,7 @@ test: $(VENV)/.test
 test-long: $(VENV)/.test
 	$(PYTEST) -m "long and not gpu"
 
-measure: $(VENV)/.core
+measure: $(VENV)/.test
 	@test -f benchmarks/$(NAME).py || { echo "make measure NAME=...: one of" \
 	  "`cd benchmarks && ls *.py | sed 's/\.py//' | tr '\n' ' '`" >&2; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py

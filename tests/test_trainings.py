@@ -85,8 +85,9 @@ def test_oversampled_pneumonia_comes_out_at_natural_prevalence(tmp_path, train):
 def test_two_processes_train_the_recipe_as_one_with_two_devices(
     tmp_path, train, passport
 ):
-    """A tenth of an epoch and the test part, bit for bit."""
+    """A tenth of an epoch and both parts, bit for bit; four layers of its network."""
     few = ["phases.0.epochs=0.1", "eval.resamples=0", "eval.samples=0"]
+    few.append("task.model.blocks=(2,2)")
     started = ("bash", "launch/local.sh", "2")
     logs = {"CXR_LOG_DIR": str(tmp_path / "logs")}
     train("chexnet.py:phantom", tmp_path / "two", *few, before=started, **logs)
