@@ -12,7 +12,6 @@ by a signal after saving (run the same command again to go on).
 """
 
 import argparse
-import errno
 import logging
 import os
 import pathlib
@@ -23,11 +22,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cxr_jax import config as configs
+from cxr_jax.endings import DONE, FAILED, STOPPED, WRONG_INPUT, full_disk
 from cxr_jax.errors import CheckpointError, ConfigError, DataError, UserError
 
-DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 75
 MODES = ("train", "evaluate", "predict", "export", "report", "summary")
-FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(error, WRONG_INPUT)
     except OSError as error:
-        if error.errno not in FULL:
+        line = full_disk(error)
+        if line is None:
             raise
-        return _fail(f"the disk is full ({error}); free space and run again", FAILED)
+        return _fail(line, FAILED)
 
 
 def _except_late_callbacks(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -227,7 +226,7 @@ def _build_phantom(config: Any, data_dir: str) -> None:
             config.data.dataset, data_dir=data_dir, workers=data_builders.cores()
         )
     except OSError as error:
-        if error.errno in FULL:
+        if full_disk(error):
             raise
         raise DataError(f"--data_dir={data_dir}: {error}") from error
 

@@ -1,7 +1,8 @@
 """``python -m data_builders NAME[/CONFIG] --manual_dir=RAW --data_dir=DATA``.
 
 Builds one dataset, or with ``--verify`` checks every digest of a finished one. Neither
-TensorFlow nor Beam is imported. Exit codes: 0 done, 1 failed, 2 the input is wrong.
+TensorFlow nor Beam is imported. Exit codes: 0 done; 1 failed, such as a
+full disk; 2 the input is wrong.
 """
 
 import argparse
@@ -11,13 +12,17 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from cxr_jax.data import manifest as manifests
+from cxr_jax.endings import DONE, FAILED, WRONG_INPUT, full_disk
 from cxr_jax.errors import UserError
 from data_builders import install, workers
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; `{self.prog} --help` lists what is allowed\n")
+        self.exit(
+            WRONG_INPUT,
+            f"error: {message}; `{self.prog} --help` lists what is allowed\n",
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,18 +113,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if check:
             verify(name, data_dir)
-            return 0
+            return DONE
         ready = install.finished(name, data_dir=data_dir)
         folder = ready or install.build(name, data_dir=data_dir, **given)
         manifest = manifests.check_sizes(folder)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail(error, WRONG_INPUT)
+    except OSError as error:
+        line = full_disk(error)
+        if line is None:
+            raise
+        return _fail(line, FAILED)
     state = "is there already" if ready else "built"
     print(
         f"{manifest.name} {manifest.version} {state}: {manifest.records} films, {folder}"
     )
-    return 0
+    return DONE
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":
