@@ -15,14 +15,22 @@ import argparse
 import logging
 import os
 import pathlib
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cxr_jax import config as configs
-from cxr_jax.endings import DONE, FAILED, STOPPED, WRONG_INPUT, full_disk
+from cxr_jax.endings import (
+    DONE,
+    FAILED,
+    GO_ON,
+    STOPPED,
+    WRONG_INPUT,
+    full_disk,
+    ignore_signals,
+    leave_on_signals,
+)
 from cxr_jax.errors import CheckpointError, ConfigError, DataError, UserError
 
 MODES = ("train", "evaluate", "predict", "export", "report", "summary")
@@ -157,7 +165,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             run.train(this)
         found = results.evaluate_run(this)
     except Stopped:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print(GO_ON, file=sys.stderr)
         return STOPPED
     except NonFinite as error:
         return _fail(f"{error}; {run.describe_step(this, error.step)}", FAILED)
@@ -245,19 +253,13 @@ def _leave_peers(code: int) -> None:
 
 def command(argv: Sequence[str] | None = None) -> NoReturn:
     """The process: ``main``, and signals before and after it."""
-    signals = (signal.SIGTERM, signal.SIGINT)
-    # Before there is a run, nothing is begun: a signal may end the process at once.
-    for number in signals:
-        signal.signal(number, lambda *_: os._exit(STOPPED))
+    leave_on_signals()  # Before there is a run, nothing is begun.
     try:
         status = main(argv)
     except Exception:  # noqa: BLE001  printed whole; only the way out differs
         traceback.print_exc()
         status = FAILED
-    # The outcome is settled. Python takes its handlers back while it shuts down, and a
-    # late signal would make a finished run look killed.
-    for number in signals:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     _leave_peers(status)
     sys.exit(status)
 

@@ -2,7 +2,7 @@
 
 Builds one dataset, or with ``--verify`` checks every digest of a finished one. Neither
 TensorFlow nor Beam is imported. Exit codes: 0 done; 1 failed, such as a
-full disk; 2 the input is wrong.
+full disk; 2 the input is wrong; 75 stopped by a signal (run the same command again).
 """
 
 import argparse
@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from cxr_jax.data import manifest as manifests
-from cxr_jax.endings import DONE, FAILED, WRONG_INPUT, full_disk
+from cxr_jax.endings import (
+    DONE,
+    FAILED,
+    GO_ON,
+    WRONG_INPUT,
+    full_disk,
+    ignore_signals,
+    leave_on_signals,
+)
 from cxr_jax.errors import UserError
 from data_builders import install, workers
 
@@ -137,4 +145,8 @@ def _fail(error: object, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # A build is there whole or not at all, and films that were read are kept.
+    leave_on_signals(GO_ON)
+    status = main()
+    ignore_signals()
+    sys.exit(status)

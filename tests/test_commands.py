@@ -8,8 +8,10 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -258,6 +260,34 @@ def test_a_full_disk_while_the_phantom_is_built(tmp_path):
     for words in ("error: the disk is full", str(data), "free space and run again"):
         assert words in line
     assert not list(data.rglob("manifest.json"))
+
+
+def test_ctrl_c_while_the_phantom_is_built_is_one_line(tmp_path):
+    """It reaches the workers, too: while they start, and while they compute."""
+    for seconds in (0.5, 3):
+        data = tmp_path / f"{seconds}"
+        argv = (
+            f"--config={CHEXNET}:phantom",
+            f"--data_dir={data}",
+            f"--workdir={data}/r",
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cxr_jax.main", *argv],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while not list(data.rglob("incomplete*")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(
+            timeout=60
+        )  # Ends when the workers have left, too.
+        assert process.returncode == 75, err
+        assert err == "SIGINT: nothing to save, stopping\n"
 
 
 def test_the_summary_counts_every_parameter(command):
