@@ -655,6 +655,9 @@ def test_absent_and_bad_films_and_graphs_are_listed_in_one_go(
     code, said = releases.run(capsys, data)
     line = said.splitlines()[-1]
     assert code == 2 and "3 films cannot be used" in line, line
+    assert (
+        f"1 films are absent, such as {dicom('wide')}" in said
+    )  # Before they are read.
     assert "--allow_missing --max_bad_fraction=" in line
     listed = quarantine(data / "chest_imagenome-64px.quarantine.csv")
     for case, why in (("wide", "absent"), ("square", "empty"), ("odd", "graph")):
