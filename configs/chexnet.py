@@ -6,8 +6,10 @@ Number:    mean AUROC 0.8424 over the 14 findings (Table 1, v1; mean computed).
            Pneumonia alone: AUROC 0.788 on 420 films that were never published.
 Command:   python -m data_builders chestxray14/224px --manual_dir=RAW
            python -m cxr_jax.main --config=configs/chexnet.py[:VARIANT,…] --workdir=RUN
-Hardware:  one GPU or TPU core with 16 GB; not yet timed on either. On CPU about
-           0.5 films/s a core: use the variant `phantom`, which takes minutes.
+Hardware:  one GPU or TPU core with 16 GB; not yet timed on either. Training on CPU
+           takes 1.3 films/s a core (`benchmarks/RESULTS.md`, "Training step and inference",
+           row "`training_step.py`, CPU": 3,061 ms for 8 films on 2 cores): use the variant
+           `phantom`, which takes minutes.
 
 The default is the paper to the letter: random start, all weights trained with Adam
 (0.9, 0.999) at 0.01, batches of 16, a tenth of the rate whenever the validation loss

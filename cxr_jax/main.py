@@ -12,22 +12,28 @@ by a signal after saving (run the same command again to go on).
 """
 
 import argparse
-import errno
 import logging
 import os
 import pathlib
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cxr_jax import config as configs
+from cxr_jax.endings import (
+    DONE,
+    FAILED,
+    GO_ON,
+    STOPPED,
+    WRONG_INPUT,
+    full_disk,
+    ignore_signals,
+    leave_on_signals,
+)
 from cxr_jax.errors import CheckpointError, ConfigError, DataError, UserError
 
-DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 75
 MODES = ("train", "evaluate", "predict", "export", "report", "summary")
-FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,9 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(error, WRONG_INPUT)
     except OSError as error:
-        if error.errno not in FULL:
+        line = full_disk(error)
+        if line is None:
             raise
-        return _fail(f"the disk is full ({error}); free space and run again", FAILED)
+        return _fail(line, FAILED)
 
 
 def _except_late_callbacks(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -160,7 +167,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             run.train(this)
         found = results.evaluate_run(this, prepared)
     except Stopped:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print(GO_ON, file=sys.stderr)
         return STOPPED
     except NonFinite as error:
         return _fail(f"{error}; {run.describe_step(this, error.step)}", FAILED)
@@ -229,7 +236,7 @@ def _build_phantom(config: Any, data_dir: str) -> None:
             config.data.dataset, data_dir=data_dir, workers=data_builders.cores()
         )
     except OSError as error:
-        if error.errno in FULL:
+        if full_disk(error):
             raise
         raise DataError(f"--data_dir={data_dir}: {error}") from error
 
@@ -248,19 +255,13 @@ def _leave_peers(code: int) -> None:
 
 def command(argv: Sequence[str] | None = None) -> NoReturn:
     """The process: ``main``, and signals before and after it."""
-    signals = (signal.SIGTERM, signal.SIGINT)
-    # Before there is a run, nothing is begun: a signal may end the process at once.
-    for number in signals:
-        signal.signal(number, lambda *_: os._exit(STOPPED))
+    leave_on_signals()  # Before there is a run, nothing is begun.
     try:
         status = main(argv)
     except Exception:  # noqa: BLE001  printed whole; only the way out differs
         traceback.print_exc()
         status = FAILED
-    # The outcome is settled. Python takes its handlers back while it shuts down, and a
-    # late signal would make a finished run look killed.
-    for number in signals:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     _leave_peers(status)
     sys.exit(status)
 

@@ -13,7 +13,7 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_STOPPED = 75
+from cxr_jax.endings import STOPPED
 
 
 class Stopped(Exception):
@@ -57,7 +57,7 @@ class Stopper:
             name = signal.Signals(number[0]).name
             if not self._unsaved:
                 print(f"{name}: nothing to save, stopping", file=sys.stderr, flush=True)
-                os._exit(EXIT_STOPPED)
+                os._exit(STOPPED)
             print(f"{name}: saving, then stopping", file=sys.stderr, flush=True)
             self._asked = True
 

@@ -1,7 +1,8 @@
 """``python -m data_builders NAME[/CONFIG] --manual_dir=RAW --data_dir=DATA``.
 
 Builds one dataset, or with ``--verify`` checks every digest of a finished one. Neither
-TensorFlow nor Beam is imported. Exit codes: 0 done, 1 failed, 2 the input is wrong.
+TensorFlow nor Beam is imported. Exit codes: 0 done; 1 failed, such as a
+full disk; 2 the input is wrong; 75 stopped by a signal (run the same command again).
 """
 
 import argparse
@@ -10,13 +11,25 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from cxr_jax.data import manifest as manifests
+from cxr_jax.endings import (
+    DONE,
+    FAILED,
+    GO_ON,
+    WRONG_INPUT,
+    full_disk,
+    ignore_signals,
+    leave_on_signals,
+)
 from cxr_jax.errors import UserError
 from data_builders import install, workers
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; `{self.prog} --help` lists what is allowed\n")
+        self.exit(
+            WRONG_INPUT,
+            f"error: {message}; `{self.prog} --help` lists what is allowed\n",
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,19 +115,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if check:
             verify(name, data_dir)
-            return 0
+            return DONE
         ready = install.finished(name, data_dir=data_dir)
         folder = ready or install.build(name, data_dir=data_dir, **given)
         manifest = manifests.check_sizes(folder)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail(error, WRONG_INPUT)
+    except OSError as error:
+        line = full_disk(error)
+        if line is None:
+            raise
+        return _fail(line, FAILED)
     state = "is there already" if ready else "built"
     print(
         f"{manifest.name} {manifest.version} {state}: {manifest.records} films, {folder}"
     )
-    return 0
+    return DONE
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # A build is there whole or not at all, and films that were read are kept.
+    leave_on_signals(GO_ON)
+    status = main()
+    ignore_signals()
+    sys.exit(status)

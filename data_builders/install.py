@@ -1,7 +1,6 @@
 """Builds a dataset whole or not at all, once, however many processes ask for it."""
 
 import contextlib
-import errno
 import fcntl
 import importlib
 import io
@@ -14,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from cxr_jax import endings
 from cxr_jax.data import manifest as manifests
 from cxr_jax.errors import DataError
 from data_builders.options import Options
@@ -48,6 +48,7 @@ def build(
 
     Raises:
         DataError: unknown name, unusable data or folder; nothing is installed then.
+        OSError: the disk is full; likewise.
     """
     folder = finished(name, data_dir=data_dir)
     if folder is not None:
@@ -148,27 +149,31 @@ def _sync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _usable(root: pathlib.Path) -> Iterator[None]:
-    """Turns an unwritable folder or a full disk into one line for the user."""
+    """Names the folder where it cannot be written, or where its disk is full.
+
+    Raises:
+        DataError: the folder cannot be used.
+        OSError: the disk is full, whichever library met that.
+    """
     try:
         (root / ".building").mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, RuntimeError) as error:
-        what = _words(error)
-        if what is None:
+        full = _full(error)
+        if full is not None:
+            raise OSError(full, os.strerror(full), str(root)) from error
+        if not isinstance(error, OSError):
             raise
         raise DataError(
-            f"data_dir {root}: {what}; a writable folder with enough space is needed:"
+            f"data_dir {root}: {error.strerror or error}; a writable folder is needed:"
             " choose one with --data_dir"
         ) from error
 
 
-def _words(error: OSError | RuntimeError) -> str | None:
-    """What the system said, where it was the system."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    # ArrayRecord's writer reports the system's words in a RuntimeError.
-    full = (os.strerror(n) for n in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT))
-    return next((words for words in full if words in str(error)), None)
+def _full(error: OSError | RuntimeError) -> int | None:
+    """The system's number for what filled the disk, if that is what happened."""
+    # ArrayRecord's writer reports the system's words in a RuntimeError, without a number.
+    return next((n for n in endings.FULL if os.strerror(n) in str(error)), None)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,11 @@ import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cxr_jax.data import manifest as manifests
 from cxr_jax.errors import DataError
-from data_builders.reduction import Reduced, Refused
+from data_builders.reduction import Refused
 
 NAME = "quarantine.csv"
 
@@ -43,41 +44,49 @@ class Quarantine:
         """Code → number of films."""
         return dict(collections.Counter(r.code for r in self.refused.values()))
 
+    def foretell(self, absent: Sequence[str]) -> None:
+        """One line on stderr, before the films are read, if some must be there and are not."""
+        if absent:
+            print(
+                f"{len(absent)} films are absent, such as {absent[0]}; the others are read"
+                " before the build is refused, so that all that is wrong is listed",
+                file=sys.stderr,
+            )
+
     def admit(
-        self, results: Mapping[str, Reduced | Refused], *, max_fraction: float
+        self,
+        *results: Mapping[str, Any],
+        max_fraction: float,
+        absent: Sequence[str] = (),
     ) -> None:
-        """Adds the films that could not be read.
+        """Adds the films that could not be read; refuses the build if there are too many.
 
         Args:
-            results: what became of every film on disk.
-            max_fraction: share of them that may be refused, in [0, 1].
+            *results: what became of every film, of each step; ``Refused`` or not.
+            max_fraction: share that may be refused in each of them, in [0, 1].
+            absent: films that must be there and are not, in ``refused`` already.
 
         Raises:
-            DataError: a larger share, or all of them; all are listed in ``path``.
+            DataError: a larger share in any of them, all in any of them, or absent films.
+                It names the first and what the user can do; all are listed in ``path``.
         """
-        bad = {n: r for n, r in results.items() if isinstance(r, Refused)}
-        self.refused.update(bad)
-        share = len(bad) / len(results)
-        if share > max_fraction or share == 1:
-            # Rounded up, so that the figure shown is one that works.
-            enough = math.ceil(share * 1e4) / 1e4
-            remedy = f"; --max_bad_fraction={enough:g} builds without them"
-            self.stop_if([*bad], remedy if share < 1 else "")
-
-    def stop_if(self, names: Sequence[str], remedy: str) -> None:
-        """Refuses the build if there is any of these films; lists all in ``path``.
-
-        Raises:
-            DataError: with the first of them, and what the user can do.
-        """
-        if not names:
+        worst, stopping = 0.0, dict.fromkeys(absent)
+        for result in results:
+            bad = {n: r for n, r in result.items() if isinstance(r, Refused)}
+            self.refused.update(bad)
+            share = len(bad) / max(len(result), 1)
+            if share > max_fraction or share == 1:
+                stopping |= dict.fromkeys(bad)
+                worst = max(worst, share)
+        if not stopping:
             return
         manifests.write_atomically(self.path, self.text())
-        counts = said({name: self.refused[name] for name in names})
+        first = next(iter(stopping))
         raise DataError(
-            f"{len(names)} films cannot be used ({counts}), the first is {names[0]}"
-            f" ({self.refused[names[0]].reason}); all are listed in {self.path}: complete"
-            f" the release{remedy}"
+            f"{len(stopping)} films cannot be used"
+            f" ({said({name: self.refused[name] for name in stopping})}), the first is"
+            f" {first} ({self.refused[first].reason}); all are listed in {self.path}:"
+            f" complete the release{_remedy(worst, absent=bool(absent))}"
         )
 
     def tell(self) -> None:
@@ -91,6 +100,17 @@ class Quarantine:
     def forget(self) -> None:
         """Removes the list of an earlier attempt."""
         self.path.unlink(missing_ok=True)
+
+
+def _remedy(share: float, *, absent: bool) -> str:
+    """The options that build all the same, if any do."""
+    if share == 1:
+        return ""
+    options = ["--allow_missing"] if absent else []
+    if share:
+        # Rounded up, so that the figure shown is one that works.
+        options.append(f"--max_bad_fraction={math.ceil(share * 1e4) / 1e4:g}")
+    return f"; {' '.join(options)} builds without them"
 
 
 def said(refused: Mapping[str, Refused]) -> str:

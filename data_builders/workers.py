@@ -1,10 +1,13 @@
 """Work spread over processes: results in order, and no process outlives who asked."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -36,20 +39,59 @@ def ordered_map(
     if not workers:
         yield from map(work, items)
         return
+    _start_tracker()
     # Spawned, not forked: the parent may hold threads of other libraries.
     with concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), _start
     ) as pool:
         try:
-            yield from pool.map(work, items, chunksize=chunk)
+            with _signals_held():
+                results = pool.map(
+                    work, items, chunksize=chunk
+                )  # Starts the processes.
+            yield from results
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
+def _start_tracker() -> None:
+    """Starts what frees the pool's semaphores, before the pool would.
+
+    A signal may end this process at once. The tracker then does what it is there for; its
+    warning that it had to would stand below our line.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals wait for the end of the block; processes started within it hold them back.
+
+    Ctrl-C reaches the workers as well as their parent. It is the parent that stops, and
+    they leave with it: at any time, even while they import. The parent itself must not
+    leave between starting a process and telling it what to do.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start() -> None:
     import cv2
 
+    # A broken pool ends its other processes by this one.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     cv2.setNumThreads(1)  # One process per core is enough.
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

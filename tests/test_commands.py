@@ -8,8 +8,10 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -225,6 +227,67 @@ def test_a_process_says_the_same(toy, tmp_path):
     argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
     three = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
     refused(start(*argv, **three), "train.batch_size=8 cannot be split over 3 devices")
+
+
+# Few films, made by one process, and no file may grow beyond 2,000 bytes.
+FULL_DISK = """
+import dataclasses, resource, sys
+import data_builders
+from cxr_jax import main
+from data_builders.phantom_chest import phantom_chest_dataset_builder as phantom
+
+few = dataclasses.replace(phantom.TINY, films=20)
+config = phantom.PhantomConfig(name="tiny", description="few", cohort=few)
+phantom.Builder.BUILDER_CONFIGS = [config]
+data_builders.cores = lambda: 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_while_the_phantom_is_built(tmp_path):
+    data = tmp_path / "data"
+    argv = f"--config={CHEXNET}:phantom", f"--data_dir={data}", f"--workdir={data}/run"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    for words in ("error: the disk is full", str(data), "free space and run again"):
+        assert words in line
+    assert not list(data.rglob("manifest.json"))
+
+
+def test_ctrl_c_while_the_phantom_is_built_is_one_line(tmp_path):
+    """It reaches the workers, too: while they start, and while they compute."""
+    for seconds in (0.5, 3):
+        data = tmp_path / f"{seconds}"
+        argv = (
+            f"--config={CHEXNET}:phantom",
+            f"--data_dir={data}",
+            f"--workdir={data}/r",
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cxr_jax.main", *argv],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while not list(data.rglob("incomplete*")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(
+            timeout=60
+        )  # Ends when the workers have left, too.
+        assert process.returncode == 75, err
+        assert err == "SIGINT: nothing to save, stopping\n"
 
 
 def test_the_summary_counts_every_parameter(command):

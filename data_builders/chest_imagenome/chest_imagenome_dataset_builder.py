@@ -123,11 +123,18 @@ class Builder(packing.Packed):
             path=self._root() / name, refused=dict(self.release.refused)
         )
         self._read_graphs()
-        self._check_absent()
+        missed = self._absent()
+        self.left_out.foretell(missed)
         cache = reduction.open_cache(
             self._root() / ".films", dataset=self.name, size=config.size, fit=FIT
         )
         self._reduce(cache)
+        self.left_out.admit(
+            self.graphs,
+            self.reduced,
+            max_fraction=options.max_bad_fraction,
+            absent=missed,
+        )
         self.left_out.tell()
         used = self._used()
         self.boxes = collections.Counter()
@@ -164,15 +171,17 @@ class Builder(packing.Packed):
                 graph = dataclasses.replace(graph, counts={})
                 if why := reason_in_graph(graph, self.builder_config.without):
                     self.left_out.refused[job.id] = why
+            else:
+                self.left_out.refused[job.id] = graph
             self.graphs[job.id] = graph
-        self.left_out.admit(self.graphs, max_fraction=options.max_bad_fraction)
         print(_said_of_graphs(self._counted()), file=sys.stderr)
 
-    def _check_absent(self) -> None:
-        """The films that the tables list and the disk lacks are refused or admitted."""
+    def _absent(self) -> list[str]:
+        """Leaves out films that the disk lacks; names them where they must be there."""
         root, wanted = self.release.places.films, self._used()
         absent = [e for e in wanted if not (root / e.file).is_file()]
         if not wanted:
+            self.left_out.admit(self.graphs, max_fraction=self.options.max_bad_fraction)
             raise DataError(
                 f"manual_dir {self.options.manual_dir}: none of its"
                 f" {self.release.films} films can be used"
@@ -188,9 +197,7 @@ class Builder(packing.Packed):
             self.left_out.refused[entry.id] = reduction.Refused(
                 code=ABSENT, reason=f"no file {entry.file}"
             )
-        if not self.options.allow_missing:
-            names = [entry.id for entry in absent]
-            self.left_out.stop_if(names, "; --allow_missing builds without them")
+        return [] if self.options.allow_missing else [entry.id for entry in absent]
 
     def _reduce(self, cache: reduction.Cache) -> None:
         entries, root = self.release.entries, self.release.places.films
@@ -200,7 +207,6 @@ class Builder(packing.Packed):
         )
         for name, made in self.reduced.items():
             self.reduced[name] = _of_the_shape(made, entries[name])
-        self.left_out.admit(self.reduced, max_fraction=self.options.max_bad_fraction)
 
     def _used(self) -> list[Entry]:
         entries = self.release.entries.values()

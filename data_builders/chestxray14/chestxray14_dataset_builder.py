@@ -58,26 +58,29 @@ class Builder(packing.Packed):
         self.left_out = quarantine.Quarantine(
             path=self._root() / name, refused=_absent_or_unlisted(self.release)
         )
-        if not options.allow_missing:
-            absent = [n for n, r in self.left_out.refused.items() if r.code == ABSENT]
-            self.left_out.stop_if(absent, "; --allow_missing builds without them")
+        absent = [n for n, r in self.left_out.refused.items() if r.code == ABSENT]
+        missed = [] if options.allow_missing else absent
         sources = {
             name: self.release.films[name]
             for name in self.release.entries
             if name in self.release.films
         }
         if not sources:
+            self.left_out.admit(max_fraction=0, absent=missed)
             raise DataError(
                 f"manual_dir {options.manual_dir}: none of its"
                 f" {len(self.release.films)} films is in {self.release.table.name};"
                 " films and table must be of one release"
             )
+        self.left_out.foretell(missed)
         size = self.builder_config.size
         cache = reduction.open_cache(
             self._root() / ".films", dataset=self.name, size=size
         )
         self.reduced = reduction.reduce_all(sources, cache, workers=options.workers)
-        self.left_out.admit(self.reduced, max_fraction=options.max_bad_fraction)
+        self.left_out.admit(
+            self.reduced, max_fraction=options.max_bad_fraction, absent=missed
+        )
         self.left_out.tell()
         usable = [n for n in self.reduced if n not in self.left_out]
         for name in track(usable, total=len(usable), what="films packed"):

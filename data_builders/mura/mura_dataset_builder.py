@@ -100,6 +100,8 @@ class Builder(packing.Packed):
             )
         self.release = read_release(options.manual_dir)
         self.left_out = self._without_absent()
+        missed = [] if options.allow_missing else [*self.left_out.refused]
+        self.left_out.foretell(missed)
         cache = reduction.open_cache(
             self._root() / ".films",
             dataset=self.name,
@@ -110,7 +112,9 @@ class Builder(packing.Packed):
         self.reduced = reduction.reduce_all(
             self._sources(), cache, workers=options.workers
         )
-        self.left_out.admit(self.reduced, max_fraction=options.max_bad_fraction)
+        self.left_out.admit(
+            self.reduced, max_fraction=options.max_bad_fraction, absent=missed
+        )
         self.left_out.tell()
         used = self._used()
         for entry in track(used, total=len(used), what="films packed"):
@@ -122,7 +126,7 @@ class Builder(packing.Packed):
         )
 
     def _without_absent(self) -> quarantine.Quarantine:
-        """The films that the tables list and the disk lacks, where that is allowed."""
+        """The films that the tables list and the disk lacks."""
         name = f"{self.name}-{self.builder_config.name}.{quarantine.NAME}"
         out = quarantine.Quarantine(path=self._root() / name)
         for entry in self.release.entries.values():
@@ -136,8 +140,6 @@ class Builder(packing.Packed):
                 f" {len(out.refused)} films is there, such as"
                 f" {self.release.root / entry.file}; unpack the films beside the tables"
             )
-        if not self.options.allow_missing:
-            out.stop_if([*out.refused], "; --allow_missing builds without them")
         return out
 
     def _sources(self) -> dict[str, pathlib.Path]:

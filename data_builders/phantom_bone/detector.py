@@ -94,7 +94,7 @@ def noisy(
 
 
 def signal_of(intensity: np.ndarray, *, exposure: Exposure) -> np.ndarray:
-    """``-log I``, never below half a quantum: what 12-bit films are made from."""
+    """``-log I``, never below half a quantum: the signal before windowing."""
     return -np.log(np.maximum(intensity, np.float32(0.5 / exposure.quanta)))
 
 

@@ -73,7 +73,7 @@ def detect(
         rng: source of the quanta; None gives their mean.
 
     Returns:
-        float32 ``[H, W]``; the raw signal from which 12-bit films are made.
+        float32 ``[H, W]``; the raw signal, before windowing.
     """
     direct = np.exp(-t)
     f = np.float32(exposure.scatter)

@@ -78,7 +78,7 @@ class Builder(packing.Packed):
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES: ClassVar = {
         "1.0.0": "First phantom.",
-        "1.1.0": "Lesions sized like the real boxes; contrast vanishes with severity.",
+        "1.1.0": "Most lesions sized like the real boxes; contrast vanishes with severity.",
     }
     BUILDER_CONFIGS: ClassVar = [
         PhantomConfig(name="tiny", description="64 px", cohort=TINY),

@@ -128,7 +128,7 @@ def make_scene(cohort: Cohort, visit: Visit, *, over: int | None = None) -> Scen
 
 
 def raw_signal(cohort: Cohort, scene: Scene, *, noise: bool = True) -> np.ndarray:
-    """Detected ``-log I``, float32: what a 12-bit film is made from."""
+    """Detected ``-log I``, float32, before windowing: the 8-bit film is made from it."""
     visit = scene.visit
     key = (visit.patient.number, visit.film, "quanta")
     rng = cohorts.stream(cohort, *key) if noise else None

@@ -81,7 +81,7 @@ class Release:
         where = f"--manual_dir={self.root}", f"--data_dir={data_dir}"
         return ["chestxray14/64px", *where, "--num_shards=2", *more]
 
-    def start(self, data_dir, *more) -> subprocess.Popen:
+    def start(self, data_dir, *more, **how) -> subprocess.Popen:
         """The same as a process of its own."""
         command = [sys.executable, "-m", "data_builders"]
         return subprocess.Popen(
@@ -89,6 +89,7 @@ class Release:
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            **how,
         )
 
     @staticmethod

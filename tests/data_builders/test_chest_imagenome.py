@@ -643,6 +643,31 @@ def test_absent_films_are_refused_or_listed(releases, tmp_path, capsys):
     assert not listed.exists()
 
 
+def test_absent_and_bad_films_and_graphs_are_listed_in_one_go(
+    releases, tmp_path, capsys
+):
+    releases.film("wide").unlink()
+    releases.film("square").write_bytes(b"")
+    releases.write_graphs(folder=True)
+    graph = f"scene_graph/{dicom('odd')}_SceneGraph.json"
+    (releases.silver / graph).write_text("{")
+    data = tmp_path / "data"
+    code, said = releases.run(capsys, data)
+    line = said.splitlines()[-1]
+    assert code == 2 and "3 films cannot be used" in line, line
+    assert (
+        f"1 films are absent, such as {dicom('wide')}" in said
+    )  # Before they are read.
+    assert "--allow_missing --max_bad_fraction=" in line
+    listed = quarantine(data / "chest_imagenome-64px.quarantine.csv")
+    for case, why in (("wide", "absent"), ("square", "empty"), ("odd", "graph")):
+        assert listed[dicom(case)] == why
+    *_, share = line.partition("--max_bad_fraction=")
+    options = "--allow_missing", f"--max_bad_fraction={share.split()[0]}"
+    code, said = releases.run(capsys, data, *options)
+    assert code == 0, said
+
+
 def test_bad_films_and_films_of_another_shape_are_refused_or_listed(
     releases, tmp_path, capsys
 ):

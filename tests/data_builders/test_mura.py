@@ -371,6 +371,20 @@ def quarantine(path) -> dict[str, str]:
         return {row["image"]: row["code"] for row in csv.DictReader(file)}
 
 
+def test_absent_and_bad_films_are_listed_in_one_go(mura, tmp_path, capsys):
+    gone = "train/XR_FOREARM/patient00005/study1_positive/image1.png"
+    bad = "valid/XR_WRIST/patient11185/study1_positive/image3.png"
+    (mura.root / gone).unlink()
+    (mura.root / bad).write_bytes(b"")
+    data = tmp_path / "data"
+    code, line = mura.run(capsys, data)
+    assert code == 2 and "2 films cannot be used (1 absent, 1 empty)" in line, line
+    # One of the 22 that are there.
+    assert "; --allow_missing --max_bad_fraction=0.0455 builds" in line
+    listed = data / "mura-64px.quarantine.csv"
+    assert quarantine(listed) == {name_of(gone): "absent", name_of(bad): "empty"}
+
+
 def test_absent_films_are_refused_or_listed(mura, tmp_path, capsys):
     gone = [
         "train/XR_FOREARM/patient00005/study1_positive/image1.png",

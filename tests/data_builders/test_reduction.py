@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import time
 
@@ -101,6 +102,40 @@ def test_killed_builds_go_on_and_end_in_the_same_shards(release, tmp_path):
     after = cached(data)
     assert len(after) == len(NAMES) and before.items() <= after.items()
     assert [p.suffix for p in (data / ".building").iterdir()] == [".lock"]
+
+
+def ctrl_c(process):
+    """A terminal sends it to all processes of the command."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.usefixtures("slow_films")
+def test_a_stopped_build_says_so_in_one_line_and_goes_on(release, tmp_path):
+    """While workers start, and while they read; they leave nothing and say nothing."""
+    data = tmp_path / "data"
+    moments = [
+        (0, ctrl_c),
+        (2, ctrl_c),
+        (9, subprocess.Popen.terminate),
+    ]
+    for films, stop in moments:
+        process = release.start(data, "--workers=2", start_new_session=True)
+        # Python's tracker of semaphores is the first child.
+        wait_until(lambda of=process.pid: len(children(of)) >= 3)
+        wait_until(lambda enough=films: len(cached(data)) >= enough)
+        workers = children(process.pid)
+        stop(process)
+        out, err = process.communicate(timeout=60)  # Ends when all have let go.
+        assert process.returncode == 75, err
+        assert (out, err) == ("", "stopped; run the same command again to go on\n")
+        wait_until(lambda left=workers: all(map(gone, left)))
+    assert 9 <= len(cached(data)) < len(NAMES)
+    process = release.start(data, "--workers=2")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    calm = release.make(tmp_path / "calm", workers=0)
+    assert release.digests(release.folder(data)) == release.digests(calm)
 
 
 def test_a_third_run_reads_no_film(release, tmp_path):

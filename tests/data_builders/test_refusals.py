@@ -96,6 +96,28 @@ def test_absent_and_unlisted_films(release, tmp_path, capsys):
     assert NAMES[7] not in tables.read_records(folder).id
 
 
+def test_absent_and_bad_films_are_listed_in_one_go(release, tmp_path, capsys):
+    codes = spoil(release)
+    (release.root / "images" / NAMES[7]).unlink()
+    codes[NAMES[7]] = "absent"
+    data = tmp_path / "data"
+    where = f"--manual_dir={release.root}", f"--data_dir={data}", "--workers=0"
+    code, line = run(capsys, "chestxray14/64px", *where)
+    assert code == 2
+    # 6 of the 19 that are there.
+    remedy = "--allow_missing", "--max_bad_fraction=0.3158"
+    for words in ("7 films", "1 absent", "1 truncated", " ".join(remedy)):
+        assert words in line
+    listed = data / "chestxray14-64px.quarantine.csv"
+    assert quarantine(listed) == codes
+    for one in remedy:
+        code, _ = run(capsys, "chestxray14/64px", *where, one)
+        assert code == 2 and quarantine(listed) == codes
+    code, line = run(capsys, "chestxray14/64px", *where, *remedy)
+    assert code == 0, line
+    assert quarantine(release.folder(data) / "quarantine.csv") == codes
+
+
 def empty(release):
     shutil.rmtree(release.root)
     release.root.mkdir()
@@ -217,8 +239,11 @@ def test_a_full_disk_is_one_line(release, tmp_path, limit):
     done = subprocess.run(
         [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr and "File too large" in done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    for words in ("the disk is full", "File too large", str(data), "run again"):
+        assert words in line
     assert not list(data.rglob("manifest.json"))
     release.make(data)  # With room again, the same folder serves.
 
