@@ -252,6 +252,32 @@ def test_a_loss_that_is_not_finite_names_its_films_and_loses_nothing(
     assert not (finished / "profile").exists()
 
 
+def test_damaged_best_weights_end_no_evaluation_while_latest_has_them(
+    command, toy, tmp_path, finished, flip_bit, committed
+):
+    config, data_dir = toy
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={run}"]
+    argv += ["--mode=evaluate", "--config.eval.resamples=0"]
+    (best,) = (run / "checkpoints" / "best").glob("[0-9]*")
+    predictions = run / "evaluation" / "test" / "predictions.csv"
+    was = predictions.read_text()
+    # Both hold one step. Other figures are asked for, so that weights are needed.
+    for folder, code in ((best, 0), (committed(run)[-1], 1)):
+        files = (path for path in folder.rglob("*") if path.is_file())
+        flip_bit(max(files, key=lambda path: path.stat().st_size))
+        predictions.write_text("")
+        found, _, err = command(*argv, f"--config.eval.samples={code}")
+        assert found == code, err
+        assert f"best/{best.name} refused" in err and "Traceback" not in err
+        assert predictions.read_text() == ("" if code else was)
+    assert err.splitlines()[-1].startswith("error: none of the checkpoints [28] in ")
+    assert "and latest has no sound one of them" in err
+    assert "start again in a new workdir" in err
+    assert best.is_dir() and not (run / "checkpoints" / "damaged").exists()
+
+
 def start(*argv, **variables):
     """The same as a process of its own."""
     done = subprocess.run(
