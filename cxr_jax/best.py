@@ -98,7 +98,7 @@ def read(source: str | os.PathLike) -> Best:
 
 def _restore(path: epath.Path, config: Mapping[str, Any], task: Task) -> Restored:
     """The best checkpoint, its digests verified."""
-    folder = path / "checkpoints" / "best"
+    folder = path / "checkpoints"
     # One device, whatever the run had: the files of a step do not care.
     trainer = Trainer(
         task=task,
@@ -113,9 +113,15 @@ def _restore(path: epath.Path, config: Mapping[str, Any], task: Task) -> Restore
         mode=config["checkpoint"]["mode"],
     )
     found = None
-    if folder.exists():
-        with _quiet(), _opened(folder) as steps:
-            found = steps.restore(lambda meta: trainer.abstract(meta["phase"]))
+    if (folder / "best").exists():
+        with (
+            _quiet(),
+            _opened(folder / "best") as best,
+            _opened(folder / "latest") as latest,
+        ):
+            found = best.restore(
+                lambda meta: trainer.abstract(meta["phase"]), spare=latest
+            )
     if found is None:
         raise ConfigError(
             f"{path} holds no best checkpoint; train first (--mode=train)"

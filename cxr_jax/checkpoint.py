@@ -143,7 +143,11 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def restore(
-        self, abstract: Callable[[dict[str, Any]], Any], *, step: int | None = None
+        self,
+        abstract: Callable[[dict[str, Any]], Any],
+        *,
+        step: int | None = None,
+        spare: "Checkpoints | None" = None,
     ) -> Restored | None:
         """The newest sound step, or None if there is no step at all.
 
@@ -155,6 +159,8 @@ class Checkpoints:
             abstract: from a step's ``meta`` to the tree of ``jax.ShapeDtypeStruct``
                 (with shardings) that the state is restored into.
             step: only this one.
+            spare: another folder of the run; a damaged step is read there, if it holds
+                the same one, and stays where it is.
 
         Raises:
             CheckpointError: there are steps, and none is sound.
@@ -162,23 +168,31 @@ class Checkpoints:
         steps = [s for s in self.steps() if step is None or s == step]
         refused: list[int] = []
         for candidate in reversed(steps):
-            restored, fault = self._read(candidate, abstract)
-            # Every process must take the same step, or none of them.
-            if np.all(
-                multihost_utils.process_allgather(np.array(restored is not None))
-            ):
+            restored = self._sound(candidate, abstract)
+            if restored is None and spare and candidate in spare.steps():
+                restored = spare._sound(candidate, abstract)
+            if restored is not None:
                 for damaged in refused:
                     self._move_aside(damaged)
                 return restored
-            log.error(
-                "checkpoint %s/%d refused: %s", self.folder.name, candidate, fault
-            )
             refused.append(candidate)
         if steps:
+            nor = f", and {spare.folder.name} has no sound one of them" if spare else ""
             raise CheckpointError(
-                f"none of the checkpoints {steps} in {self.folder} could be read; if the "
-                "disk is in order they are damaged: start again in a new workdir"
+                f"none of the checkpoints {steps} in {self.folder} could be read{nor}; if"
+                " the disk is in order they are damaged: start again in a new workdir"
             )
+        return None
+
+    def _sound(
+        self, step: int, abstract: Callable[[dict[str, Any]], Any]
+    ) -> Restored | None:
+        """A step if it is sound on every process; else that is logged."""
+        restored, fault = self._read(step, abstract)
+        # Every process must take the same step, or none of them.
+        if np.all(multihost_utils.process_allgather(np.array(restored is not None))):
+            return restored
+        log.error("checkpoint %s/%d refused: %s", self.folder.name, step, fault)
         return None
 
     def _read(

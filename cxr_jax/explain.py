@@ -156,9 +156,8 @@ def locate(maps: jax.Array, *, share: float = 0.5, refine: int = 4) -> Located:
     batch, height, width, classes = maps.shape
     flat = jnp.moveaxis(maps, 3, 1).reshape(batch, classes, height * width)
     best = jnp.argmax(flat, axis=-1)
-    peak = jnp.stack(
-        [(best % width + 0.5) / width, (best // width + 0.5) / height], axis=-1
-    )
+    across, down = (best % width).astype(float), (best // width).astype(float)
+    peak = jnp.stack([(across + 0.5) / width, (down + 0.5) / height], axis=-1)
     points = (flat.max(-1) > flat.min(-1))[..., None]
     fine = upsample(maps, (refine * height, refine * width))
     highest = fine.max(axis=(1, 2), keepdims=True)
@@ -188,7 +187,7 @@ def mass_inside(
     height, width = refine * maps.shape[1], refine * maps.shape[2]
     mass = jax.nn.relu(upsample(maps[..., None], (height, width))[..., 0])
     x1, y1, x2, y2 = jnp.moveaxis(xyxy, -1, 0)
-    down = _overlap(y1, y2, height) * mask[..., None]
+    down = jnp.where(mask[..., None], _overlap(y1, y2, height), 0.0)
     cover = jnp.einsum("bny,bnx->byx", down, _overlap(x1, x2, width), precision=_EXACT)
     inside = (mass * jnp.minimum(cover, 1.0)).sum(axis=(1, 2))
     total = mass.sum(axis=(1, 2))

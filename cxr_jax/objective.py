@@ -213,12 +213,12 @@ class Objective:
 
 def _balance(target: jax.Array, known: jax.Array) -> dict[str, jax.Array]:
     """Weights of either side, as rare as it is among the rows of this batch."""
-    count = jnp.sum(known, axis=0) + 1.0
     sides = {"w_pos": target == 1, "w_neg": target == 0}
-    return {
-        name: count / (jnp.sum(known & side, axis=0) + 1.0)
-        for name, side in sides.items()
-    }
+
+    def count(rows: jax.Array) -> jax.Array:
+        return jnp.sum(rows, axis=0).astype(float) + 1.0
+
+    return {name: count(known) / count(known & side) for name, side in sides.items()}
 
 
 def merge(*losses: Loss) -> Loss:

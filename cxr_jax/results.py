@@ -157,7 +157,11 @@ class _Predict:
 
 
 def _best(run: Run) -> tuple[TrainState, int]:
-    found = run.checkpoints("best").restore(lambda m: run.trainer.abstract(m["phase"]))
+    # Only the newest steps are there twice; an older best would be another model.
+    latest = run.checkpoints("latest", read_only=True)
+    found = run.checkpoints("best").restore(
+        lambda meta: run.trainer.abstract(meta["phase"]), spare=latest
+    )
     if found is None:
         raise ConfigError(
             f"--workdir={run.workdir} holds no best checkpoint; train first (--mode=train)"

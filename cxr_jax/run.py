@@ -90,10 +90,11 @@ class Run:
         """Record numbers per part, and the passport."""
         return self.division.split
 
-    def checkpoints(self, name: str) -> Checkpoints:
+    def checkpoints(self, name: str, *, read_only: bool = False) -> Checkpoints:
         """``latest`` or ``best``."""
         keep = self.config.checkpoint.keep if name == "latest" else 1
-        return Checkpoints(self.workdir / CHECKPOINTS / name, keep=keep)
+        folder = self.workdir / CHECKPOINTS / name
+        return Checkpoints(folder, keep=keep, read_only=read_only)
 
     def part(self, name: str, *, boxes: bool = False) -> reading.Part:
         """``test``, ``official/test``, …, to be evaluated; with boxes where wanted."""

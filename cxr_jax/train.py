@@ -189,7 +189,9 @@ class _Loop:
         begin = trainer.phases[int(state.phase) + 1]["begin"]
         if begin == "best" and best not in (-1, int(state.step)):
             found = self._around.best.restore(
-                lambda meta: trainer.abstract(meta["phase"]), step=best
+                lambda meta: trainer.abstract(meta["phase"]),
+                step=best,
+                spare=self._around.latest,
             )
             if found is None:
                 raise CheckpointError(

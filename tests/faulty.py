@@ -2,9 +2,9 @@
 
     python tests/faulty.py MOMENT SIGNAL MAIN-ARGUMENT …
 
-MOMENT is one of: none; compile; step:N (after step N was dispatched); save:N (while the
-N-th save is being written); validate:N (in the N-th validation); evaluate (in the final
-evaluation).
+MOMENT is one of: none; compile (while the first network is compiled); step:N (after step
+N was dispatched); save:N (while the N-th save is being written); validate:N (in the N-th
+validation); evaluate (in the final evaluation).
 """
 
 import os
@@ -45,6 +45,22 @@ def before(owner, name, number, strike):
     setattr(owner, name, wrapped)
 
 
+def strike_within_a_compilation(strike):
+    """Of the first network; if that ends, the process fails."""
+    import jax
+
+    # One that lay in the cache would be there before the strike.
+    jax.config.update("jax_enable_compilation_cache", False)
+    original = jax.stages.Lowered.compile
+
+    def within(*args, **kwargs):
+        threading.Timer(0.05, strike).start()
+        original(*args, **kwargs)
+        raise SystemExit("the compilation ended, the process did not")
+
+    jax.stages.Lowered.compile = within
+
+
 def arrange(moment, strike):
     kind, _, number = moment.partition(":")
     number = int(number or 1)
@@ -70,12 +86,7 @@ def arrange(moment, strike):
         save.calls = 0
         Checkpoints.save = save
     elif kind == "compile":
-        import jax
-
-        def soon():
-            threading.Timer(0.05, strike).start()
-
-        before(jax.stages.Lowered, "compile", number, soon)
+        strike_within_a_compilation(strike)
     else:
         raise SystemExit(f"unknown moment {moment!r}")
 

@@ -13,9 +13,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from cxr_jax import config as configs
 from cxr_jax import main
+from cxr_jax import run as runs
+from cxr_jax.checkpoint import sha256
+from cxr_jax.data import pipeline
+from cxr_jax.data.records import read_records
 from cxr_jax.preemption import Stopper
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -206,6 +212,72 @@ def test_another_config_in_the_workdir_of_a_run_is_refused(command, toy, tmp_pat
     refused(command(*argv, other), "data.scheme: 'patient_disjoint' → 'random_patient'")
     # What touches no state may change.
     refused(command(*argv, "--config.eval.resamples=10"), nothing)
+
+
+def test_a_loss_that_is_not_finite_names_its_films_and_loses_nothing(
+    command, toy, tmp_path, monkeypatch, committed, finished
+):
+    """One film has a label without bounds; mended, the run ends as if it never had."""
+    config, data_dir = toy
+    argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    (table,) = pathlib.Path(data_dir).rglob("records.csv")
+    ids = read_records(table.parent).id
+    # The toy's own rule, and the order as its docstring gives it: nothing of the run.
+    train = [k for k, name in enumerate(ids) if int(name[:3]) // 2 % 5 in (0, 1, 2)]
+    drawn = np.random.Philox(np.random.SeedSequence((0, 0))).random_raw(len(train))
+    batches = np.array(train)[np.argsort(drawn, kind="stable")][:56].reshape(-1, 8)
+    victim, read = batches[3][4], pipeline.Reader.read
+
+    def poisoned(self, index):
+        found = read(self, index)
+        found["labels"][np.asarray(index) == victim] = np.inf
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Reader, "read", poisoned)
+        code, _, err = command(*argv)
+    assert code == 1, err
+    films = ", ".join(ids[k] for k in batches[3])
+    assert err.splitlines()[-1] == (
+        "error: loss or gradient is not finite at step 3; films of that step:"
+        f" {films}; the state before it is saved"
+    )
+    assert [path.name for path in committed(tmp_path)] == ["3"]
+    # A profile changes nothing either.
+    asked = configs.load(config, ["train.profile_steps=(4, 6)"])
+    again = {"path": str(tmp_path), "data_dir": data_dir, "stopper": Stopper()}
+    state = runs.train(runs.open_run(asked, **again))
+    whole = json.loads((committed(finished)[-1] / "meta" / "metadata").read_text())
+    assert (int(state.step), sha256(state)) == (28, whole["sha256"])
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 0
+    assert not (finished / "profile").exists()
+
+
+def test_damaged_best_weights_end_no_evaluation_while_latest_has_them(
+    command, toy, tmp_path, finished, flip_bit, committed
+):
+    config, data_dir = toy
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    argv = [f"--config={config}", f"--data_dir={data_dir}", f"--workdir={run}"]
+    argv += ["--mode=evaluate", "--config.eval.resamples=0"]
+    (best,) = (run / "checkpoints" / "best").glob("[0-9]*")
+    predictions = run / "evaluation" / "test" / "predictions.csv"
+    was = predictions.read_text()
+    # Both hold one step. Other figures are asked for, so that weights are needed.
+    for folder, code in ((best, 0), (committed(run)[-1], 1)):
+        files = (path for path in folder.rglob("*") if path.is_file())
+        flip_bit(max(files, key=lambda path: path.stat().st_size))
+        predictions.write_text("")
+        found, _, err = command(*argv, f"--config.eval.samples={code}")
+        assert found == code, err
+        assert f"best/{best.name} refused" in err and "Traceback" not in err
+        assert predictions.read_text() == ("" if code else was)
+    assert err.splitlines()[-1].startswith("error: none of the checkpoints [28] in ")
+    assert "and latest has no sound one of them" in err
+    assert "start again in a new workdir" in err
+    assert best.is_dir() and not (run / "checkpoints" / "damaged").exists()
 
 
 def start(*argv, **variables):

@@ -478,7 +478,7 @@ def test_a_film_is_refused_by_name(reader, films, code):
     np.testing.assert_array_equal(found[0].raw, found[2].raw)
 
 
-def test_a_run_that_cannot_be_read(run, tmp_path, flip_bit):
+def test_a_run_that_cannot_be_read(run, tmp_path):
     with pytest.raises(ConfigError, match="give the workdir of a run"):
         cxr_jax.load(tmp_path / "nothing")
     empty = tmp_path / "empty"
@@ -487,12 +487,26 @@ def test_a_run_that_cannot_be_read(run, tmp_path, flip_bit):
     with pytest.raises(ConfigError, match="train first"):
         cxr_jax.load(empty)
     assert sorted(p.name for p in empty.iterdir()) == ["config.json"]
+
+
+def test_damaged_best_weights_are_read_where_they_lie_twice(
+    run, reader, films, tmp_path, flip_bit, committed
+):
     copy = tmp_path / "damaged"
     shutil.copytree(run, copy)
-    best = copy / "checkpoints" / "best"
+    (best,) = (copy / "checkpoints" / "best").glob("[0-9]*")
+    older, same = committed(copy)
+    assert same.name == best.name != older.name
     flip_bit(max(filter(pathlib.Path.is_file, best.rglob("*")), key=size))
     before = sorted(str(p) for p in copy.rglob("*"))
-    with pytest.raises(CheckpointError, match="none of the checkpoints"):
+    again, film = cxr_jax.load(copy), films["000.png"] / 255
+    assert again.about == reader.about | {"source": again.about["source"]}
+    np.testing.assert_array_equal(again.predict(film).raw, reader.predict(film).raw)
+    # The older step is sound, and another model.
+    flip_bit(max(filter(pathlib.Path.is_file, same.rglob("*")), key=size))
+    with pytest.raises(
+        CheckpointError, match=r"none of the checkpoints \[28\].*, and latest has no"
+    ):
         cxr_jax.load(copy)
     assert sorted(str(p) for p in copy.rglob("*")) == before
 

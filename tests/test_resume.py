@@ -43,12 +43,15 @@ def test_signals_in_every_stage_and_a_damaged_index(
 ):
     """Each process goes on where the last one stopped, or a step before."""
     stages = [
-        ("compile", "SIGTERM"),
         ("step:4", "SIGTERM"),
         ("step:5", "SIGINT"),
         ("validate:2", "SIGTERM"),
         ("evaluate", "SIGTERM"),
     ]
+    stopped = faulty.run(tmp_path, "compile", "SIGTERM")
+    assert stopped.returncode == 75, stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == "SIGTERM: nothing to save, stopping"
+    assert not committed(tmp_path)
     for moment, signal in stages:
         stopped = faulty.run(tmp_path, moment, signal)
         assert stopped.returncode == 75, stopped.stderr

@@ -310,11 +310,3 @@ def test_the_scale_multiplies_the_update():
     for name, value in origin.items():
         full = np.asarray(one.params[name]) - value
         np.testing.assert_allclose(half.params[name] - value, full / 2, atol=2e-7)
-
-
-def test_strict_dtype_promotion_holds_in_our_own_code():
-    subject = trainer(task_=task())
-    state, batch = subject.init(), films(0)
-    with jax.numpy_dtype_promotion("strict"):
-        model = subject.model_def.merge(state.params, state.rest)
-        subject.task.loss(model, batch, key=jax.random.key(0), step=0)

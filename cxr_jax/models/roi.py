@@ -27,7 +27,7 @@ def roi_align(
     """
     height, width = features.shape[1:3]
     points = cells * samples
-    at = (jnp.arange(points) + 0.5) / points
+    at = (jnp.arange(points, dtype=xyxy.dtype) + 0.5) / points
     low, high = xyxy[..., :2], xyxy[..., 2:]
     at = at[None, None, :, None]
     place = low[..., None, :] + at * (high - low)[..., None, :]  # [B, N, P, 2]
