@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 
+from cxr_jax.errors import CheckpointError, UserError
+
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GO_ON = "stopped; run the same command again to go on"
@@ -12,11 +14,33 @@ GO_ON = "stopped; run the same command again to go on"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
-def full_disk(error: OSError) -> str | None:
-    """One line for the user whose disk is full; None for any other error."""
-    if error.errno not in FULL:
-        return None
-    return f"the disk is full ({error}); free space and run again"
+def is_full(error: OSError) -> bool:
+    """Whether a disk, a quota or a file may not grow further."""
+    return error.errno in FULL
+
+
+def tell(error: UserError | OSError) -> int:
+    """Says in one line on stderr what the user can mend.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        OSError: the error itself, where the disk is not full: a fault of ours.
+    """
+    if isinstance(error, CheckpointError):
+        return fail(error, FAILED)
+    if isinstance(error, UserError):
+        return fail(error, WRONG_INPUT)
+    if is_full(error):
+        return fail(f"the disk is full ({error}); free space and run again", FAILED)
+    raise error
+
+
+def fail(line: object, code: int) -> int:
+    """One line on stderr, whatever the breaks in it; gives the code back."""
+    print(f"error: {' '.join(str(line).split())}", file=sys.stderr)
+    return code
 
 
 def leave_on_signals(line: str = "") -> None:

@@ -1,7 +1,8 @@
 """Errors a user can act on. Imports no JAX, so that readers of films stay light.
 
 Every message says what was given, what is allowed and what to do, in one line.
-``main`` turns each of these into exit code 2; anything else is a fault of ours and keeps its traceback.
+``endings.tell`` turns each of these into an exit code; anything else is a fault of ours
+and keeps its traceback.
 """
 
 

@@ -26,12 +26,13 @@ from cxr_jax.endings import (
     FAILED,
     GO_ON,
     STOPPED,
-    WRONG_INPUT,
-    full_disk,
+    fail,
     ignore_signals,
+    is_full,
     leave_on_signals,
+    tell,
 )
-from cxr_jax.errors import CheckpointError, ConfigError, DataError, UserError
+from cxr_jax.errors import ConfigError, DataError, UserError
 
 MODES = ("train", "evaluate", "predict", "export", "report", "summary")
 
@@ -56,15 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, overrides = _parse(sys.argv[1:] if argv is None else argv)
         return _run(arguments, overrides)
-    except CheckpointError as error:
-        return _fail(error, FAILED)
-    except UserError as error:
-        return _fail(error, WRONG_INPUT)
-    except OSError as error:
-        line = full_disk(error)
-        if line is None:
-            raise
-        return _fail(line, FAILED)
+    except (UserError, OSError) as error:
+        return tell(error)
 
 
 def _except_late_callbacks(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -80,11 +74,6 @@ def _except_late_callbacks(unraisable: "sys.UnraisableHookArgs") -> None:
     sibling = any("orbax" in pathlib.Path(frame.filename).parts for frame in frames)
     if not (late or sibling):
         sys.__unraisablehook__(unraisable)
-
-
-def _fail(error: object, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -170,7 +159,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         print(GO_ON, file=sys.stderr)
         return STOPPED
     except NonFinite as error:
-        return _fail(f"{error}; {run.describe_step(this, error.step)}", FAILED)
+        return fail(f"{error}; {run.describe_step(this, error.step)}", FAILED)
     if sharding.layout().index == 0:
         page = report.write_report(workdir)
         print(results.headline(found))
@@ -236,7 +225,7 @@ def _build_phantom(config: Any, data_dir: str) -> None:
             config.data.dataset, data_dir=data_dir, workers=data_builders.cores()
         )
     except OSError as error:
-        if full_disk(error):
+        if is_full(error):
             raise
         raise DataError(f"--data_dir={data_dir}: {error}") from error
 

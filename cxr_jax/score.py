@@ -30,6 +30,7 @@ from cxr_jax import (
     scoring,
 )
 from cxr_jax.data import labelled
+from cxr_jax.endings import DONE, tell
 from cxr_jax.errors import ConfigError, UserError
 from cxr_jax.evaluators.base import Evaluator
 from cxr_jax.evaluators.classification import Classification
@@ -37,7 +38,6 @@ from cxr_jax.evaluators.probabilities import Probabilities
 from cxr_jax.evaluators.subgroups import Subgroups
 from cxr_jax.predictions import write_atomically
 
-DONE, WRONG_INPUT = 0, 2
 NAME = "score"
 # What every table of predictions is judged by, whoever made it.
 EVALUATORS: tuple[type[Evaluator], ...] = (Classification, Probabilities, Subgroups)
@@ -50,9 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = score_flags.parse(argv, about=__doc__.splitlines()[0])
         _keep_compiled()
         _score(flags, argv)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return WRONG_INPUT
+    except (UserError, OSError) as error:
+        return tell(error)
     return DONE
 
 

@@ -13,12 +13,11 @@ from typing import NoReturn
 from cxr_jax.data import manifest as manifests
 from cxr_jax.endings import (
     DONE,
-    FAILED,
     GO_ON,
     WRONG_INPUT,
-    full_disk,
     ignore_signals,
     leave_on_signals,
+    tell,
 )
 from cxr_jax.errors import UserError
 from data_builders import install, workers
@@ -119,23 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         ready = install.finished(name, data_dir=data_dir)
         folder = ready or install.build(name, data_dir=data_dir, **given)
         manifest = manifests.check_sizes(folder)
-    except UserError as error:
-        return _fail(error, WRONG_INPUT)
-    except OSError as error:
-        line = full_disk(error)
-        if line is None:
-            raise
-        return _fail(line, FAILED)
+    except (UserError, OSError) as error:
+        return tell(error)
     state = "is there already" if ready else "built"
     print(
         f"{manifest.name} {manifest.version} {state}: {manifest.records} films, {folder}"
     )
     return DONE
-
-
-def _fail(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

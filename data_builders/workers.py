@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import resource_tracker
 from typing import TypeVar
 
+from cxr_jax.endings import SIGNALS
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -46,9 +48,8 @@ def ordered_map(
     ) as pool:
         try:
             with _signals_held():
-                results = pool.map(
-                    work, items, chunksize=chunk
-                )  # Starts the processes.
+                # Starts the processes.
+                results = pool.map(work, items, chunksize=chunk)
             yield from results
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -80,11 +81,23 @@ def _signals_held() -> Iterator[None]:
     they leave with it: at any time, even while they import. The parent itself must not
     leave between starting a process and telling it what to do.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    asked: list[int] = []
+    # Held back here, a signal may reach a thread of a library, and Python then runs the
+    # handler here all the same. Only the main thread has handlers.
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {
+        number: signal.signal(number, lambda sent, _: asked.append(sent))
+        for number in (SIGNALS if main else ())
+    }
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in asked[:1]:
+            signal.raise_signal(number)
 
 
 def _start() -> None:

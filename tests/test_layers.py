@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module imports only from lower levels, or from its own sub-folder. The picture in
 # CONTRIBUTING.md shows the same numbers.
 LEVELS = {
-    -1: "endings errors",
+    -2: "errors",
+    -1: "endings",
     0: "boxes config labels preemption progress sharding types",
     1: "data.* models.* metrics.* losses logbook predictions workdir",
     2: "box_samples box_scoring division explain frequencies heat_boxes hooks intake objective passes plots samples score_flags scoring sheet studies trained_on",

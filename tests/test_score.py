@@ -1,8 +1,10 @@
 """Anybody's predictions, scored as a run is; and everything that is refused."""
 
 import csv
+import errno
 import gzip
 import json
+import os
 import types
 
 import jax
@@ -242,6 +244,23 @@ def test_wrong_flags_are_refused_in_one_line(case, capsys, flags, problem):
     shown = capsys.readouterr()
     assert problem in shown.err and shown.err.count("\n") == 1
     assert not (case.root / "out").exists()
+
+
+def test_a_full_disk_is_one_line_and_a_fault_of_ours_is_not(case, capsys, monkeypatch):
+    def fails(number):
+        def write(*_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(score, "_write_about", write)
+
+    fails(errno.ENOSPC)
+    assert case.run() == 1
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-1].startswith("error: the disk is full ")
+    assert not any("Traceback" in line for line in shown)
+    fails(errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        case.run()
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(case, capsys):
