@@ -46,8 +46,10 @@ def evaluate_run(run: Run, prepared: "_Predict | None" = None) -> dict[str, Resu
     """Evaluates the best checkpoint on the parts that the config names.
 
     The validation part comes first, whether it is named or not: operating points and
-    calibration are frozen on it, and the other parts are judged by them. A result that
-    was taken with the same weights, films, settings and further files stands.
+    calibration are frozen on it, and the other parts are judged by them. Unless it is
+    named it has figures alone: no intervals, which would not tell that it chose the
+    checkpoint, and no films to show. A result that was taken with the same weights,
+    films, settings and further files stands.
 
     Args:
         run: trained.
@@ -64,9 +66,12 @@ def evaluate_run(run: Run, prepared: "_Predict | None" = None) -> dict[str, Resu
     run = run.judge
     state, step = _best(run)
     digest = sha256({"params": state.params, "rest": state.rest})
-    evaluators = run.evaluators(resamples=run.config.eval.resamples)
-    predict, results = prepared or _Predict(run, evaluators), {}
-    for part in dict.fromkeys((FROZEN_ON, *run.config.eval.splits)):
+    asked = run.config.eval
+    judges = run.evaluators(resamples=asked.resamples)
+    predict, results = prepared or _Predict(run, judges), {}
+    for part in dict.fromkeys((FROZEN_ON, *asked.splits)):
+        named = part in asked.splits
+        evaluators = judges if named else run.evaluators(resamples=0)
         folder = run.workdir / "evaluation" / part.replace("/", "-")
         split, listed = run.division.named(part)
         key = {
@@ -75,7 +80,7 @@ def evaluate_run(run: Run, prepared: "_Predict | None" = None) -> dict[str, Resu
             "checkpoint_step": step,
             "weights_sha256": digest,
             "split_sha256": split.passport["parts"][listed]["sha256"],
-            "settings": json.loads(configs.to_json(run.config.eval)),
+            "settings": json.loads(configs.to_json(asked)),
             "inputs": _inputs(evaluators),
         }
         old = workdir.read_json(folder / "result.json") or {}
@@ -96,7 +101,7 @@ def evaluate_run(run: Run, prepared: "_Predict | None" = None) -> dict[str, Resu
             checkpoint_step=step,
             weights_sha256=digest,
             evaluators=evaluators,
-            reference=run.config.eval.reference or None,
+            reference=asked.reference or None,
             frozen=frozen,
         )
         results[part]["frozen"] = frozen
@@ -105,9 +110,9 @@ def evaluate_run(run: Run, prepared: "_Predict | None" = None) -> dict[str, Resu
             (folder / "result.json").unlink(missing_ok=True)
             drawn = evaluators[0].judged(table)
             folder.mkdir(parents=True, exist_ok=True)
-            _write_gallery(run, state, table, drawn, folder)
-            _write_passes(run, state, table, folder)
-            _write_boxes(run, table, folder)
+            _write_gallery(run, state, table, drawn, folder, named=named)
+            _write_passes(run, state, table, folder, named=named)
+            _write_boxes(run, table, folder, named=named)
             evaluate.write_evaluation(folder, table, results[part], drawn=drawn)
     return results
 
@@ -175,24 +180,26 @@ def _write_gallery(
     table: Predictions,
     judged: Predictions,
     folder: epath.Path,
+    *,
+    named: bool,
 ) -> None:
     """Some films with their maps, read again by this process alone."""
+    count = run.config.eval.samples if named else 0
     found = samples.collect_samples(
         table,
-        samples.choose_samples(table, count=run.config.eval.samples, judged=judged),
+        samples.choose_samples(table, count=count, judged=judged),
         load=_loader(run),
         predict=run.reader(augmented=True).with_maps(state.params, state.rest),
     )
-    if found is not None:
-        samples.write_samples(folder, found)
+    samples.write_samples(folder, found)
 
 
 def _write_passes(
-    run: Run, state: TrainState, table: Predictions, folder: epath.Path
+    run: Run, state: TrainState, table: Predictions, folder: epath.Path, *, named: bool
 ) -> None:
     """Some findings pass by pass, where dropout is sampled."""
     found = None
-    if table.std is not None:
+    if named and table.std is not None:
         read = run.reader(augmented=True).passes(
             state.params, state.rest, samples=passes.SHOWN[-1], seed=run.config.seed
         )
@@ -200,10 +207,12 @@ def _write_passes(
     passes.write(folder, found)
 
 
-def _write_boxes(run: Run, table: Predictions, folder: epath.Path) -> None:
+def _write_boxes(
+    run: Run, table: Predictions, folder: epath.Path, *, named: bool
+) -> None:
     """Some films with their boxes, where there are both predicted and reference ones."""
-    judged = table.boxes is not None and table.targets is not None
-    found = box_samples.collect(table, load=_loader(run)) if judged else None
+    shown = named and table.boxes is not None and table.targets is not None
+    found = box_samples.collect(table, load=_loader(run)) if shown else None
     box_samples.write(folder, found)
 
 
@@ -255,12 +264,12 @@ def headline(results: dict[str, Result]) -> str:
 def _figure(result: Result, mean: Mapping[str, Any]) -> str:
     if mean["value"] is None:
         return mean["reason"]
-    interval = ""
-    if mean["low"] is not None:
-        interval = f" [{mean['low']:.4f}, {mean['high']:.4f}]"
+    over = f"over {_classes(mean['classes'])}, {_cases(result)}"
+    if mean["low"] is None:
+        return f"{mean['value']:.4f} {over}; no interval"
     return (
-        f"{mean['value']:.4f}{interval} over {_classes(mean['classes'])},"
-        f" {_cases(result)}; {mean['resampling_unit']}-level interval"
+        f"{mean['value']:.4f} [{mean['low']:.4f}, {mean['high']:.4f}] {over};"
+        f" {mean['resampling_unit']}-level interval"
     )
 
 

@@ -201,12 +201,16 @@ def collect_samples(
     )
 
 
-def write_samples(directory: epath.PathLike, samples: Samples) -> None:
-    """Writes ``samples.npz`` into ``evaluation/SPLIT``."""
+def write_samples(directory: epath.PathLike, samples: Samples | None) -> None:
+    """Writes ``samples.npz`` into ``evaluation/SPLIT``; None takes away an older one."""
+    path = epath.Path(directory) / FILE
+    if samples is None:
+        path.unlink(missing_ok=True)
+        return
     buffer = io.BytesIO()
     known = {name: array for name, array in vars(samples).items() if array is not None}
     np.savez_compressed(buffer, allow_pickle=False, **known)
-    write_atomically(epath.Path(directory) / FILE, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def read_samples(directory: epath.PathLike) -> Samples | None:

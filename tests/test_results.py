@@ -77,3 +77,24 @@ def test_a_reader_file_is_brought_to_a_trained_run(
     path.unlink()
     with pytest.raises(DataError, match=r"mine\.csv: cannot be read"):
         evaluate(*asked)
+
+
+def test_validation_has_intervals_only_where_it_is_named(evaluate, tmp_path):
+    """What is frozen on it does not depend on that; a gallery of before goes."""
+    gallery = tmp_path / "run/evaluation/val/samples.npz"
+    with_intervals = ["eval.resamples=50"]
+    named = evaluate("eval.splits=('val','test')", *with_intervals)
+    gallery.write_bytes(b"of other weights")
+    alone = evaluate(*with_intervals)
+    assert not gallery.exists()
+    figures, ends = ("value", "classes", "left_out"), ("low", "high", "resamples")
+    for part in ("val", "test"):
+        got, want = (r[part]["metrics"]["auroc"]["mean"] for r in (alone, named))
+        assert [got[k] for k in figures] == [want[k] for k in figures]
+        assert None not in [want[k] for k in ends]
+        assert ([got[k] for k in ends] == [want[k] for k in ends]) == (part == "test")
+        assert alone[part]["frozen"] == named[part]["frozen"] != {}
+    assert alone["val"]["metrics"]["auroc"]["mean"]["low"] is None
+    val, test = results.headline(alone).splitlines()[:2]
+    assert val.startswith("val: mean auroc 0.") and val.endswith("films; no interval")
+    assert " [0." in test and test.endswith("patient-level interval")
