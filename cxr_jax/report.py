@@ -196,10 +196,9 @@ def _limits(evidence: Evidence) -> list[str]:
     if "detection" in result:
         said.append(BOX_LIMITS)
     if "auroc" in result["metrics"]:
-        told = bool(probabilities.section(evidence))
-        where = (
-            "a section of its own, below." if told else "unknown: none was calibrated."
-        )
+        where = "unknown: none was calibrated."
+        if probabilities.told(evidence):
+            where = "a section of its own, below."
         said.append(f"{SCORE_LIMITS} {where}")
     return said
 

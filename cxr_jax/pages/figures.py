@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from cxr_jax.predictions import RESEARCH_USE
@@ -212,10 +213,20 @@ def svg(draw: Callable[[], Figure]) -> bytes:
         strip = 0.14 / figure.get_figheight()
         if engine := figure.get_layout_engine():  # None where axes have fixed places.
             engine.set(rect=(0, strip, 1, 1 - strip))
+            _lay_out(figure)
         figure.text(0.995, 0.005, RESEARCH_USE, ha="right", size=6, color=FAINT)
         about = {"Date": None, "Description": RESEARCH_USE}
         figure.savefig(out, format="svg", metadata=about)
     return _name_clips(out.getvalue())
+
+
+def _lay_out(figure: Figure) -> None:
+    """Gives the axes their places: ``savefig`` would draw all of it once for that alone."""
+    FigureCanvasSVG(figure)
+    dpi = figure.dpi
+    figure.get_layout_engine().execute(figure)
+    figure.dpi = dpi  # The canvas measures in points.
+    figure.set_layout_engine(None)
 
 
 def _name_clips(svg: bytes) -> bytes:
