@@ -1,6 +1,7 @@
 """Reading a part of a split with given weights: predictions of every film, and the loss."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -110,26 +111,24 @@ class Reader:
 
     def with_maps(self, params: Arrays, rest: Arrays) -> Callable[[Batch], Prediction]:
         """Predictions with maps, on one device of this process alone."""
-        own = jax.tree.map(host, (params, rest))
 
         @jax.jit
-        def predict(batch: Batch) -> Prediction:
-            return self._task.predict(self._model_def.merge(*own), batch)
+        def predict(params: Arrays, rest: Arrays, batch: Batch) -> Prediction:
+            return self._task.predict(self._model_def.merge(params, rest), batch)
 
-        return predict
+        return functools.partial(predict, *jax.tree.map(host, (params, rest)))
 
     def passes(
         self, params: Arrays, rest: Arrays, *, samples: int, seed: int
     ) -> Callable[[Batch], jax.Array]:
         """Logits ``[T, B, C]`` pass by pass, on one device of this process alone."""
-        own, key = jax.tree.map(host, (params, rest)), jax.random.key(seed)
 
         @jax.jit
-        def read(batch: Batch) -> jax.Array:
-            model = self._model_def.merge(*own)
+        def read(params: Arrays, rest: Arrays, batch: Batch) -> jax.Array:
+            model, key = self._model_def.merge(params, rest), jax.random.key(seed)
             return self._task.passes(model, batch, key=key, samples=samples)
 
-        return read
+        return functools.partial(read, *jax.tree.map(host, (params, rest)))
 
     def _read(
         self, params: Arrays, rest: Arrays, batch: Batch

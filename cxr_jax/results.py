@@ -34,15 +34,15 @@ Result = dict[str, Any]
 FROZEN_ON = "val"
 
 
-def prepare(run: Run) -> "_Predict":
+def prepare(run: Run) -> "PartReader":
     """Compiles what ``evaluate_run`` reads films with: hours later is too late to fail."""
     judge = run.judge
-    predict = _Predict(judge, judge.evaluators(resamples=run.config.eval.resamples))
+    predict = PartReader(judge, judge.evaluators(resamples=run.config.eval.resamples))
     predict.compile(FROZEN_ON)
     return predict
 
 
-def evaluate_run(run: Run, prepared: "_Predict | None" = None) -> dict[str, Result]:
+def evaluate_run(run: Run, prepared: "PartReader | None" = None) -> dict[str, Result]:
     """Evaluates the best checkpoint on the parts that the config names.
 
     The validation part comes first, whether it is named or not: operating points and
@@ -68,7 +68,7 @@ def evaluate_run(run: Run, prepared: "_Predict | None" = None) -> dict[str, Resu
     digest = sha256({"params": state.params, "rest": state.rest})
     asked = run.config.eval
     judges = run.evaluators(resamples=asked.resamples)
-    predict, results = prepared or _Predict(run, judges), {}
+    predict, results = prepared or PartReader(run, judges), {}
     for part in dict.fromkeys((FROZEN_ON, *asked.splits)):
         named = part in asked.splits
         evaluators = judges if named else run.evaluators(resamples=0)
@@ -126,16 +126,15 @@ def _inputs(evaluators: Sequence[Evaluator]) -> dict[str, str]:
     }
 
 
-class _Predict:
+class PartReader:
     """Predictions of a part, with what the evaluators observe of each film."""
 
     def __init__(self, run: Run, evaluators: Sequence[Evaluator]):
         self._run = run
         self._boxes = any("boxes" in e.requires for e in evaluators)
         self._reader = run.reader(evaluators, augmented=True)
-        # Observed by those alone that compare with a network that learnt nothing.
-        self._random = [e for e in evaluators if e.randomised]
-        self._random_reader = run.reader(self._random, augmented=True)
+        # Whether one of them compares with a network that learnt nothing.
+        self._random = any(e.randomised for e in evaluators)
         # Further attributes of films, such as devices, where the dataset tells them.
         found = groups.read_groups(run.dataset.directory, run.dataset.records.id)
         self._groups = {GROUP + name: column for name, column in found.items()}
@@ -144,9 +143,7 @@ class _Predict:
         """Ahead of the first step, for networks of any weights."""
         state = self._run.trainer.abstract(0)
         films = self._run.part(part, boxes=self._boxes)
-        readers = [self._reader, *([self._random_reader] if self._random else [])]
-        for reader in readers:
-            reader.compile(state.params, state.rest, films)
+        self._reader.compile(state.params, state.rest, films)
 
     def __call__(self, state: TrainState, part: str) -> Predictions:
         films = self._run.part(part, boxes=self._boxes)
@@ -156,7 +153,7 @@ class _Predict:
         if not self._random:
             return table
         fresh = self._run.trainer.init()
-        other, _ = self._random_reader(fresh.params, fresh.rest, films)
+        other, _ = self._reader(fresh.params, fresh.rest, films)
         random = {f"randomised/{k}": v for k, v in other.observed.items()}
         return dataclasses.replace(table, observed=table.observed | random)
 

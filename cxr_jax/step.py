@@ -100,8 +100,14 @@ class Trainer:
                 f" {self.mesh.size} devices and train.accumulate={self.accumulate}:"
                 f" give a multiple of {rows}"
             )
-        # Frozen dataclass: the derived static half of the model is set once, here.
+        # Frozen dataclass: what follows from the fields is set once, here.
         object.__setattr__(self, "model_def", ModelDef.of(self.task.create))
+        start = jax.jit(
+            lambda phase: self._init(phase),
+            static_argnums=0,
+            out_shardings=replicated(self.mesh),
+        )
+        object.__setattr__(self, "_start", start)
 
     def phase_steps(self, phase: int) -> int:
         """Length of a phase in steps."""
@@ -127,7 +133,7 @@ class Trainer:
 
     def init(self, phase: int = 0) -> TrainState:
         """A fresh state, laid out over the mesh; ``phase`` fixes the optimizer's tree."""
-        return jax.jit(lambda: self._init(phase), out_shardings=replicated(self.mesh))()
+        return self._start(phase)
 
     def adopt(
         self, state: TrainState, params: Mapping[str, Any], rest: Mapping[str, Any]

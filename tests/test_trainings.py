@@ -66,10 +66,14 @@ def test_the_phantom_recipe_reaches_its_figure(tmp_path, train):
 
 @pytest.mark.long
 def test_oversampled_pneumonia_comes_out_at_natural_prevalence(tmp_path, train):
-    """Trained at one half positive; calibrated on validation, judged on the test part."""
-    result, _ = train("chexnet.py:pneumonia,phantom", tmp_path / "run")
+    """Trained at one half positive; calibrated on validation, judged on the test part.
+
+    A quarter of the recipe tells: its figure is in ``benchmarks/RESULTS.md``.
+    """
+    spec, quarter = "chexnet.py:pneumonia,phantom", "phases.0.epochs=0.875"
+    result, _ = train(spec, tmp_path / "run", quarter)
     assert result["n"] == 420
-    assert result["metrics"]["auroc"]["mean"]["value"] >= 0.7
+    assert result["metrics"]["auroc"]["mean"]["low"] > 0.5
     raw = result["calibration"]["per_class"]["Pneumonia"]
     calibrated = result["calibration"]["platt"]["per_class"]["Pneumonia"]["calibrated"]
     prevalence = raw["positives"] / raw["n"]

@@ -166,7 +166,7 @@ def draw_kernels(module: nnx.Module, key: jax.Array, start: Start = HE_NORMAL) -
         values = jax.lax.slice_in_dim(draws, begin, begin + size).reshape(shape)
         fan_in = math.prod(shape[:-1])
         fan_out = math.prod(shape[:-2]) * (1 if conv.depthwise else shape[-1])
-        conv.kernel[...] = values * math.sqrt(start.variance(fan_in, fan_out))
+        conv.kernel.set_value(values * math.sqrt(start.variance(fan_in, fan_out)))
         begin += size
 
 
@@ -265,8 +265,10 @@ class BatchNorm(nnx.Module):
     def _remember(self, moments: Moments) -> None:
         moments = jax.lax.stop_gradient(moments)
         past, now = self.momentum, 1.0 - self.momentum
-        self.mean[...] = past * self.mean[...] + now * moments.mean
-        self.var[...] = past * self.var[...] + now * moments.var
+        # Not `mean[...] = …`, which asks tracers for their sharding: what they answer, a
+        # message on all operations so far, was two thirds of tracing DenseNet-121.
+        self.mean.set_value(past * self.mean[...] + now * moments.mean)
+        self.var.set_value(past * self.var[...] + now * moments.var)
 
 
 @jax.named_scope("max pooling")

@@ -263,6 +263,30 @@ def test_batch_norm_trains_on_the_batch_and_reads_the_running_average():
     np.testing.assert_array_equal(known, training(x))
 
 
+def test_no_variable_is_written_in_part_while_a_network_is_traced(monkeypatch):
+    """To write ``variable[...]`` asks for shardings, which tracers answer at length."""
+    written = []
+
+    def write(self, index, value):
+        written.append(index)
+        self.set_value(value)
+
+    monkeypatch.setattr(nnx.Variable, "__setitem__", write)
+
+    @nnx.jit
+    def train(key, x):
+        model = densenet.densenet_tiny(rngs=nnx.Rngs(params=key))
+        before = model.norm.mean[...]
+        written.clear()  # The library counts the keys that it gives out.
+        nnx.view(model, use_running_average=False)(x)
+        return before, model.norm.mean[...]
+
+    before, after = train(
+        jax.random.key(0), jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    )
+    assert not np.array_equal(before, after) and not written
+
+
 @pytest.mark.parametrize("side", [8, 9])
 def test_max_pool_equals_the_library_and_needs_no_scatter(side):
     x = jax.random.normal(jax.random.key(0), (2, side, side, 3))

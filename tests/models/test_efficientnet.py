@@ -100,10 +100,9 @@ def classifier(build, key, classes=14):
     return heads.Classifier(network, head)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.long) for n in ("B0", "B1", "B2", "B3")],
-)
+# Those between have their widths and depths from the same rule: counts above tell it.
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["B0", "B3"])
 def test_logits_and_taps_equal_those_of_keras(name, of_keras):
     theirs = getattr(keras.applications, f"EfficientNet{name}")(
         weights=None, input_shape=(64, 64, 3), classes=14, classifier_activation=None
