@@ -119,9 +119,7 @@ def _restore(path: epath.Path, config: Mapping[str, Any], task: Task) -> Restore
             _opened(folder / "best") as best,
             _opened(folder / "latest") as latest,
         ):
-            found = best.restore(
-                lambda meta: trainer.abstract(meta["phase"]), spare=latest
-            )
+            found = best.restore(trainer.saved, spare=latest)
     if found is None:
         raise ConfigError(
             f"{path} holds no best checkpoint; train first (--mode=train)"

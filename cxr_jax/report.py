@@ -196,9 +196,11 @@ def _limits(evidence: Evidence) -> list[str]:
     if "detection" in result:
         said.append(BOX_LIMITS)
     if "auroc" in result["metrics"]:
-        where = "unknown: none was calibrated."
-        if probabilities.told(evidence):
-            where = "a section of its own, below."
+        # What the section is made of: to ask for it would draw it.
+        told = result.get("operating_points") or result["calibration"].get("platt")
+        where = (
+            "a section of its own, below." if told else "unknown: none was calibrated."
+        )
         said.append(f"{SCORE_LIMITS} {where}")
     return said
 

@@ -161,9 +161,7 @@ class PartReader:
 def _best(run: Run) -> tuple[TrainState, int]:
     # Only the newest steps are there twice; an older best would be another model.
     latest = run.checkpoints("latest", read_only=True)
-    found = run.checkpoints("best").restore(
-        lambda meta: run.trainer.abstract(meta["phase"]), spare=latest
-    )
+    found = run.checkpoints("best").restore(run.trainer.saved, spare=latest)
     if found is None:
         raise ConfigError(
             f"--workdir={run.workdir} holds no best checkpoint; train first (--mode=train)"

@@ -225,7 +225,7 @@ def train(run: Run) -> TrainState:
     """
     config, trainer = run.config, run.trainer
     latest, best = run.checkpoints("latest"), run.checkpoints("best")
-    restored = latest.restore(lambda meta: trainer.abstract(meta["phase"]))
+    restored = latest.restore(trainer.saved)
     state = restored.state if restored else first_state(config, trainer, run.workdir)
     reader = run.judge.reader()
     reader.compile(state.params, state.rest, _validation(run))

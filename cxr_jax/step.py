@@ -62,7 +62,7 @@ class TrainState:
     task_state: Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trainer:
     """What stays the same over all steps of a run.
 
@@ -102,11 +102,8 @@ class Trainer:
             )
         # Frozen dataclass: what follows from the fields is set once, here.
         object.__setattr__(self, "model_def", ModelDef.of(self.task.create))
-        start = jax.jit(
-            lambda phase: self._init(phase),
-            static_argnums=0,
-            out_shardings=replicated(self.mesh),
-        )
+        whole = replicated(self.mesh)
+        start = jax.jit(self._init, static_argnums=0, out_shardings=whole)
         object.__setattr__(self, "_start", start)
 
     def phase_steps(self, phase: int) -> int:
@@ -159,6 +156,10 @@ class Trainer:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             jax.eval_shape(lambda *a: self._begin(phase, *a), *self.model_def.shapes),
         )
+
+    def saved(self, meta: Mapping[str, Any]) -> TrainState:
+        """``abstract`` of the phase that the meta of a checkpoint names."""
+        return self.abstract(meta["phase"])
 
     def _init(self, phase: int) -> TrainState:
         key = jax.random.fold_in(jax.random.key(self.seed), 0)

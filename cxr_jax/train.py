@@ -189,7 +189,7 @@ class _Loop:
         begin = trainer.phases[int(state.phase) + 1]["begin"]
         if begin == "best" and best not in (-1, int(state.step)):
             found = self._around.best.restore(
-                lambda meta: trainer.abstract(meta["phase"]),
+                trainer.saved,
                 step=best,
                 spare=self._around.latest,
             )

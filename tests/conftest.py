@@ -39,17 +39,20 @@ gc.set_threshold(50_000, 50, 1_000)
 
 # Files that take longest, longest first: a file goes to one worker whole, and whoever meets
 # one of these last would keep the other worker waiting.
-HEAVY = (
-    *("test_configs", "test_trainings", "test_resume", "test_fusion", "test_sampled"),
-    *(
-        "test_step",
-        "test_train",
-        "test_topology",
-        "test_predict",
-        "test_by_study",
-        "test_score",
-    ),
-)
+HEAVY = [
+    "test_configs",
+    "test_trainings",
+    "test_chaos",
+    "test_resume",
+    "test_fusion",
+    "test_sampled",
+    "test_step",
+    "test_train",
+    "test_topology",
+    "test_predict",
+    "test_by_study",
+    "test_score",
+]
 
 
 def pytest_collection_modifyitems(items):

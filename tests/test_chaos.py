@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.long
 
-STRIKES, STRIKES_PER_RUN = int(os.environ.get("CXR_JAX_STRIKES", 10)), 5
+STRIKES, STRIKES_PER_RUN = int(os.environ.get("CXR_JAX_STRIKES", "10")), 5
 LAST = 28
 
 

@@ -19,7 +19,8 @@ Block = Mapping[str, Any]
 
 def section(evidence: Evidence) -> str:
     """Thresholds, what they do, and what a probability means; "" where unknown."""
-    points, platt = _blocks(evidence)
+    points = evidence.main.get("operating_points") or {}
+    platt = evidence.main.get("calibration", {}).get("platt") or {}
     if not points and not platt:
         return ""
     return html.section(
@@ -29,20 +30,6 @@ def section(evidence: Evidence) -> str:
         *_predictive(points),
         *_platt(evidence.main, platt),
         *_decisions(points),
-    )
-
-
-def told(evidence: Evidence) -> bool:
-    """Whether there is such a section."""
-    return any(_blocks(evidence))
-
-
-def _blocks(evidence: Evidence) -> tuple[Block, Block]:
-    """Operating points and calibration, either empty where there is none."""
-    result = evidence.main
-    return (
-        result.get("operating_points") or {},
-        result.get("calibration", {}).get("platt") or {},
     )
 
 
