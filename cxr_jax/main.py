@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cxr_jax import config as configs
+from cxr_jax import memory
 from cxr_jax.endings import (
     DONE,
     FAILED,
@@ -206,6 +207,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _prepare_jax(deterministic: bool) -> None:
     """Compiled programs are kept on disk: a run that goes on starts in seconds."""
+    memory.keep_freed_memory()
     cache = pathlib.Path.home() / ".cache" / "cxr_jax" / "compiled"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = {
     -2: "errors",
     -1: "endings",
-    0: "boxes config labels preemption progress sharding types",
+    0: "boxes config labels memory preemption progress sharding types",
     1: "data.* models.* metrics.* losses logbook predictions workdir",
     2: "box_samples box_scoring division explain frequencies heat_boxes hooks intake objective passes plots samples score_flags scoring sheet studies trained_on",
     3: "evaluators.* finding tasks.base",
