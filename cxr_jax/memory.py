@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
 
     On CPU a step takes a hundred megabytes and more for what it computes in between, and
     gives them back at its end. glibc returns so large pieces to the system, which clears
-    each page again at the next step: a fifth of the time of a training on phantom films.
-    Numbers are the same; the process stays as large as it was at its largest.
+    each page again at the next step (``benchmarks/kept_memory.py``). Numbers are the same;
+    the process stays as large as it was at its largest.
 
     Returns:
         Whether the C library has these switches; others than glibc keep their ways.
