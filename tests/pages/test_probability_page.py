@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from cxr_jax import evaluate
+from cxr_jax import evaluate, report
 from cxr_jax.evaluators.classification import Classification
 from cxr_jax.evaluators.probabilities import Probabilities
 from cxr_jax.pages import probabilities
@@ -61,8 +61,8 @@ def results():
     }
 
 
-def page(result):
-    evidence = Evidence(
+def evidence(result):
+    return Evidence(
         config={},
         passport={},
         lines=(),
@@ -70,7 +70,10 @@ def page(result):
         curves={},
         samples=None,
     )
-    return probabilities.section(evidence)
+
+
+def page(result):
+    return probabilities.section(evidence(result))
 
 
 def text_of(page):
@@ -85,6 +88,14 @@ def test_the_section_names_weights_and_part(results):
     assert "score, uncalibrated: fewer than 20 positive patients" in text
     assert "unattainable" in text and "nan" not in text.lower()
     assert page(results["test"]).count("data:image/svg+xml") == 3
+
+
+def test_the_head_of_a_report_points_to_it_and_it_is_drawn_once(results, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(probabilities, "section", lambda e: drawn.append(e) or "")
+    text = " ".join(text_of(report.render(evidence(results["test"]))).split())
+    assert "what they mean as probabilities is a section of its own, below." in text
+    assert len(drawn) == 1
 
 
 def test_the_table_shows_the_block(results):

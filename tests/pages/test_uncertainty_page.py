@@ -164,3 +164,25 @@ def test_histograms_are_kept_and_drawn_alike(tmp_path):
     assert svg.count(b'<g id="axes_') == 6
     passes.write(tmp_path, None)
     assert passes.read(tmp_path) is None and list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_is_laid_out_and_drawn_once(monkeypatch):
+    """Where axes stand is known before: matplotlib would draw all of it to find out."""
+    drawn, draw = [], Figure.draw
+
+    def count(self, renderer):
+        drawn.append(self)
+        return draw(self, renderer)
+
+    monkeypatch.setattr(Figure, "draw", count)
+    places = []
+
+    def make():
+        figure = Figure(layout="constrained")
+        places.append(figure.subplots(1, 2)[1])
+        places[0].set_ylabel("far to the left of its axes")
+        return figure
+
+    shared.svg(make)
+    width = places[0].get_position().width
+    assert len(drawn) == 1 and width != Figure().subplots(1, 2)[1].get_position().width
