@@ -73,16 +73,8 @@ def evaluate_run(run: Run, prepared: "PartReader | None" = None) -> dict[str, Re
         named = part in asked.splits
         evaluators = judges if named else run.evaluators(resamples=0)
         folder = run.workdir / "evaluation" / part.replace("/", "-")
-        split, listed = run.division.named(part)
-        key = {
-            "schema": evaluate.SCHEMA,
-            "data_sha256": run.split.passport["manifest_sha256"],
-            "checkpoint_step": step,
-            "weights_sha256": digest,
-            "split_sha256": split.passport["parts"][listed]["sha256"],
-            "settings": json.loads(configs.to_json(asked)),
-            "inputs": _inputs(evaluators),
-        }
+        key = _key(run, part, evaluators)
+        key |= {"checkpoint_step": step, "weights_sha256": digest}
         old = workdir.read_json(folder / "result.json") or {}
         stands = all(old.get(k) == v for k, v in key.items())
         # Process 0 decides: another one may still see an older file.
@@ -93,28 +85,50 @@ def evaluate_run(run: Run, prepared: "PartReader | None" = None) -> dict[str, Re
         frozen = results.get(FROZEN_ON, {}).get("frozen")
         if part == FROZEN_ON:
             frozen = evaluate.freeze(evaluators, table)
-        results[part] = key | evaluate.evaluate_table(
-            table,
-            dataset=f"{run.dataset.manifest.name}/{run.dataset.manifest.version}",
-            split=part,
-            split_sha256=key["split_sha256"],
-            checkpoint_step=step,
-            weights_sha256=digest,
-            evaluators=evaluators,
-            reference=asked.reference or None,
-            frozen=frozen,
-        )
-        results[part]["frozen"] = frozen
-        results[part]["notes"] += [*run.division.notes(part), *_sampling(run)]
+        results[part] = key | _judge(run, part, table, key, evaluators, frozen)
         if jax.process_index() == 0:
             (folder / "result.json").unlink(missing_ok=True)
-            drawn = evaluators[0].judged(table)
             folder.mkdir(parents=True, exist_ok=True)
-            _write_gallery(run, state, table, drawn, folder, named=named)
-            _write_passes(run, state, table, folder, named=named)
-            _write_boxes(run, table, folder, named=named)
+            drawn = evaluators[0].judged(table)
+            _write_films(folder, **(_films(run, state, table, drawn) if named else {}))
             evaluate.write_evaluation(folder, table, results[part], drawn=drawn)
     return results
+
+
+def _key(run: Run, part: str, evaluators: Sequence[Evaluator]) -> Result:
+    """What a result depends on beside the weights."""
+    split, listed = run.division.named(part)
+    return {
+        "schema": evaluate.SCHEMA,
+        "data_sha256": run.split.passport["manifest_sha256"],
+        "split_sha256": split.passport["parts"][listed]["sha256"],
+        "settings": json.loads(configs.to_json(run.config.eval)),
+        "inputs": _inputs(evaluators),
+    }
+
+
+def _judge(
+    run: Run,
+    part: str,
+    table: Predictions,
+    key: Result,
+    evaluators: Sequence[Evaluator],
+    frozen: Result,
+) -> Result:
+    """The figures of a part, and what must be said of them."""
+    result = evaluate.evaluate_table(
+        table,
+        dataset=f"{run.dataset.manifest.name}/{run.dataset.manifest.version}",
+        split=part,
+        split_sha256=key["split_sha256"],
+        checkpoint_step=key["checkpoint_step"],
+        weights_sha256=key["weights_sha256"],
+        evaluators=evaluators,
+        reference=run.config.eval.reference or None,
+        frozen=frozen,
+    )
+    notes = [*result["notes"], *run.division.notes(part), *_sampling(run)]
+    return result | {"frozen": frozen, "notes": notes}
 
 
 def _inputs(evaluators: Sequence[Evaluator]) -> dict[str, str]:
@@ -169,46 +183,43 @@ def _best(run: Run) -> tuple[TrainState, int]:
     return found.state, found.step
 
 
-def _write_gallery(
-    run: Run,
-    state: TrainState,
-    table: Predictions,
-    judged: Predictions,
-    folder: epath.Path,
-    *,
-    named: bool,
-) -> None:
-    """Some films with their maps, read again by this process alone."""
-    count = run.config.eval.samples if named else 0
-    found = samples.collect_samples(
-        table,
-        samples.choose_samples(table, count=count, judged=judged),
-        load=_loader(run),
-        predict=run.reader(augmented=True).with_maps(state.params, state.rest),
-    )
-    samples.write_samples(folder, found)
-
-
-def _write_passes(
-    run: Run, state: TrainState, table: Predictions, folder: epath.Path, *, named: bool
-) -> None:
-    """Some findings pass by pass, where dropout is sampled."""
-    found = None
-    if named and table.std is not None:
-        read = run.reader(augmented=True).passes(
+def _films(
+    run: Run, state: TrainState, table: Predictions, judged: Predictions
+) -> dict[str, Any]:
+    """Films to look at, read again by this process alone: ``_write_films`` takes them."""
+    reader, load = run.reader(augmented=True), _loader(run)
+    shown = {}
+    if count := run.config.eval.samples:
+        shown["gallery"] = samples.collect_samples(
+            table,
+            samples.choose_samples(table, count=count, judged=judged),
+            load=load,
+            predict=reader.with_maps(state.params, state.rest),
+        )
+    if table.std is not None:
+        read = reader.passes(
             state.params, state.rest, samples=passes.SHOWN[-1], seed=run.config.seed
         )
-        found = passes.collect(table, load=_loader(run), read=read)
-    passes.write(folder, found)
+        shown["spread"] = passes.collect(table, load=load, read=read)
+    if table.boxes is not None and table.targets is not None:
+        shown["boxes"] = box_samples.collect(table, load=load)
+    return shown
 
 
-def _write_boxes(
-    run: Run, table: Predictions, folder: epath.Path, *, named: bool
+def _write_films(
+    folder: epath.Path,
+    *,
+    gallery: samples.Samples | None = None,
+    spread: passes.Passes | None = None,
+    boxes: box_samples.BoxSamples | None = None,
 ) -> None:
-    """Some films with their boxes, where there are both predicted and reference ones."""
-    shown = named and table.boxes is not None and table.targets is not None
-    found = box_samples.collect(table, load=_loader(run)) if shown else None
-    box_samples.write(folder, found)
+    """Some films with their maps, some findings pass by pass, some films with boxes.
+
+    What is not given is not to be seen: a file of an older evaluation goes.
+    """
+    samples.write_samples(folder, gallery)
+    passes.write(folder, spread)
+    box_samples.write(folder, boxes)
 
 
 def _loader(run: Run) -> Callable[[np.ndarray], Batch]:

@@ -58,7 +58,7 @@ def test_the_phantom_recipe_reaches_its_figure(tmp_path, train):
     ):
         assert heading in page, heading
     # The maps point at findings, by more than any of three kinds of chance explains.
-    # Seed 0 reaches 5 of 8; seeds 1 and 2 reach 6 and 4 (benchmarks/RESULTS.md).
+    # What each seed reaches stands in benchmarks/RESULTS.md.
     ahead = result["localization"]["ahead_of_all"]
     assert len(ahead["of"]) == 8
     assert len(ahead["classes"]) >= 5, result["localization"]["per_class"]
@@ -70,7 +70,7 @@ def test_oversampled_pneumonia_comes_out_at_natural_prevalence(tmp_path, train):
 
     A quarter of the recipe tells: its figure is in ``benchmarks/RESULTS.md``.
     """
-    spec, quarter = "chexnet.py:pneumonia,phantom", "phases.0.epochs=0.875"
+    spec, quarter = "chexnet.py:pneumonia,phantom", "phases.0.epochs=1.125"
     result, _ = train(spec, tmp_path / "run", quarter)
     assert result["n"] == 420
     assert result["metrics"]["auroc"]["mean"]["low"] > 0.5

@@ -256,11 +256,12 @@ class BatchNorm(nnx.Module):
             moments = Moments.of(x) if moments is None else moments
             self._remember(moments)
         scale = self.scale[...] * jax.lax.rsqrt(moments.var + self.epsilon)
-        mean, scale, bias = (
-            jnp.expand_dims(v, tuple(range(x.ndim - 1)))
-            for v in (moments.mean, scale, self.bias[...])
+        # One product and one sum, whose gradients need x alone: no x - mean is made or kept.
+        bias = self.bias[...] - moments.mean * scale
+        scale, bias = (
+            jnp.expand_dims(v, tuple(range(x.ndim - 1))) for v in (scale, bias)
         )
-        return ((x.astype(scale.dtype) - mean) * scale + bias).astype(x.dtype)
+        return (x.astype(scale.dtype) * scale + bias).astype(x.dtype)
 
     def _remember(self, moments: Moments) -> None:
         moments = jax.lax.stop_gradient(moments)
