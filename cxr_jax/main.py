@@ -118,6 +118,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    _prepare_jax(arguments.deterministic)
     if arguments.mode == "predict":
         return _predict(arguments)
     if arguments.mode == "report" and not arguments.config:
@@ -127,7 +128,6 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     config = configs.load(arguments.config, overrides)
     words = "-".join((config.name, *config.variants))
     workdir = arguments.workdir or f"runs/{words}"
-    _prepare_jax(arguments.deterministic)
 
     # Start JAX only for valid input.
     from cxr_jax import assembly, report, results, run, sharding
@@ -179,7 +179,6 @@ def _report(arguments: argparse.Namespace, workdir: str) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    _prepare_jax(arguments.deterministic)
     from cxr_jax import loading, predict_files
 
     shares = arguments.prevalence and predict_files.parse_prevalence(
@@ -198,7 +197,6 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    _prepare_jax(arguments.deterministic)
     from cxr_jax import export
 
     print(f"weights: {export.export_run(arguments.workdir, arguments.output)}")
@@ -206,7 +204,10 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _prepare_jax(deterministic: bool) -> None:
-    """Compiled programs are kept on disk: a run that goes on starts in seconds."""
+    """What must be said before JAX is imported, as some configs do.
+
+    Freed memory is kept, and compiled programs on disk: a run that goes on starts in seconds.
+    """
     memory.keep_freed_memory()
     cache = pathlib.Path.home() / ".cache" / "cxr_jax" / "compiled"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))

@@ -196,11 +196,9 @@ def _limits(evidence: Evidence) -> list[str]:
     if "detection" in result:
         said.append(BOX_LIMITS)
     if "auroc" in result["metrics"]:
-        # What the section is made of: to ask for it would draw it.
-        told = result.get("operating_points") or result["calibration"].get("platt")
-        where = (
-            "a section of its own, below." if told else "unknown: none was calibrated."
-        )
+        where = "unknown: none was calibrated."
+        if evidence.calibrated:
+            where = "a section of its own, below."
         said.append(f"{SCORE_LIMITS} {where}")
     return said
 

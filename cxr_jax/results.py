@@ -73,7 +73,7 @@ def evaluate_run(run: Run, prepared: "PartReader | None" = None) -> dict[str, Re
         named = part in asked.splits
         evaluators = judges if named else run.evaluators(resamples=0)
         folder = run.workdir / "evaluation" / part.replace("/", "-")
-        key = _key(run, part, evaluators)
+        key = _key(run, part, evaluators, named=named)
         key |= {"checkpoint_step": step, "weights_sha256": digest}
         old = workdir.read_json(folder / "result.json") or {}
         stands = all(old.get(k) == v for k, v in key.items())
@@ -95,7 +95,9 @@ def evaluate_run(run: Run, prepared: "PartReader | None" = None) -> dict[str, Re
     return results
 
 
-def _key(run: Run, part: str, evaluators: Sequence[Evaluator]) -> Result:
+def _key(
+    run: Run, part: str, evaluators: Sequence[Evaluator], *, named: bool
+) -> Result:
     """What a result depends on beside the weights."""
     split, listed = run.division.named(part)
     return {
@@ -103,6 +105,7 @@ def _key(run: Run, part: str, evaluators: Sequence[Evaluator]) -> Result:
         "data_sha256": run.split.passport["manifest_sha256"],
         "split_sha256": split.passport["parts"][listed]["sha256"],
         "settings": json.loads(configs.to_json(run.config.eval)),
+        "named": named,
         "inputs": _inputs(evaluators),
     }
 

@@ -79,7 +79,7 @@ def torment(faulty, workdir, rng, seconds, committed, flip_bit):
         with faulty.start(workdir) as process:
             wait_until_open(process, workdir)
             struck = None
-            if len(done) < STRIKES_PER_RUN:
+            if sum("SIG" in words for words in done) < STRIKES_PER_RUN:
                 struck = strike(process, rng, seconds)
             _, errors = process.communicate(timeout=200)
         assert "Traceback" not in errors, (done, errors)
@@ -90,7 +90,8 @@ def torment(faulty, workdir, rng, seconds, committed, flip_bit):
         allowed = {-9} if struck == "SIGKILL" else {75, -9}
         assert struck and process.returncode in allowed, (done, errors)
         steps = committed(workdir)
-        if len(steps) > 1 and rng.random() < 0.6:
+        flipped = any(words.startswith("flip") for words in done)
+        if len(steps) > 1 and (rng.random() < 0.6 or not flipped):
             done.append(damage(steps, flip_bit, rng))
 
 

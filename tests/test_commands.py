@@ -22,6 +22,7 @@ from cxr_jax import run as runs
 from cxr_jax.checkpoint import sha256
 from cxr_jax.data import pipeline
 from cxr_jax.data.records import read_records
+from cxr_jax.errors import ConfigError
 from cxr_jax.preemption import Stopper
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -48,6 +49,20 @@ def command(monkeypatch, capsys):
     yield run
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+def test_jax_hears_of_its_cache_before_a_config_is_read(command, monkeypatch):
+    """Some configs import JAX, which reads these variables but once."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    heard = []
+
+    def load(*_):
+        heard.append(os.environ.get("JAX_COMPILATION_CACHE_DIR", ""))
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(configs, "load", load)
+    refused(command(f"--config={CHEXNET}"), "seen")
+    assert heard[0].endswith(".cache/cxr_jax/compiled")
 
 
 def refused(result, words):
@@ -463,4 +478,5 @@ def test_a_signal_to_a_process_that_is_done_changes_nothing():
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "batch statistics: 5,280" in done.stdout
+    # Twice the widths of its norms: 32, 224 + 256, 96, 528 + 384, 144.
+    assert "batch statistics: 3,328" in done.stdout

@@ -239,7 +239,9 @@ def test_without_resamples_there_are_values_and_no_intervals():
     block = plain(predictions, plain.freeze(predictions))["localization"]
     mass = block["per_class"]["Mass"]["pointing"]
     assert mass["value"] > 0.9 and mass["low"] is None
-    assert block["ahead_of_all"]["classes"] == []  # nothing is shown without them
+    # Nothing is shown without them, neither way.
+    assert block["ahead_of_all"]["classes"] is None
+    assert block["per_class"]["Mass"]["ahead_of_all"] is None
 
 
 def test_boxes_and_maps_are_asked_for():

@@ -94,6 +94,16 @@ def test_what_is_weak_or_unknown_is_said():
     assert "<table>" not in page and "No film has a box of: Effusion." in page
 
 
+def test_without_intervals_nothing_is_called_ahead():
+    plain = {"ahead_of_all": {"classes": None, "of": ["Mass"]}, "resamples": 0}
+    mass = BLOCK["per_class"]["Mass"] | {"ahead_of_all": None}
+    block = BLOCK | plain | {"per_class": {"Mass": mass}}
+    page = localization.section(evidence({"localization": block}))
+    assert "There is no interval to say which classes point better" in page
+    assert "Better means" not in page and " 0 of" not in page and "brackets" not in page
+    assert "<td>unknown</td></tr>" in page
+
+
 def test_a_page_is_the_same_twice():
     one = evidence({"localization": BLOCK})
     assert localization.section(one) == localization.section(dataclasses.replace(one))

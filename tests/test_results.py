@@ -81,12 +81,12 @@ def test_a_reader_file_is_brought_to_a_trained_run(
 
 def test_validation_has_intervals_only_where_it_is_named(evaluate, tmp_path):
     """What is frozen on it does not depend on that; a gallery of before goes."""
-    gallery = tmp_path / "run/evaluation/val/samples.npz"
-    with_intervals = ["eval.resamples=50"]
-    named = evaluate("eval.splits=('val','test')", *with_intervals)
-    gallery.write_bytes(b"of other weights")
-    alone = evaluate(*with_intervals)
-    assert not gallery.exists()
+    val, test = (tmp_path / f"run/evaluation/{p}/samples.npz" for p in ("val", "test"))
+    asked = ["eval.resamples=50", "eval.samples=3"]
+    named = evaluate("eval.splits=('val','test')", *asked)
+    assert val.exists() and test.exists()
+    alone = evaluate(*asked)
+    assert test.exists() and not val.exists()
     figures, ends = ("value", "classes", "left_out"), ("low", "high", "resamples")
     for part in ("val", "test"):
         got, want = (r[part]["metrics"]["auroc"]["mean"] for r in (alone, named))

@@ -102,7 +102,9 @@ class Localization(Evaluator):
                 None if drawn is None else {k: v[:, c] for k, v in drawn.items()},
                 lacking=() if name in usual else ("location",),
             )
+        # Without intervals nothing is known to be ahead, nor not to be.
         ahead = [name for name, block in per_class.items() if block["ahead_of_all"]]
+        ahead = None if drawn is None else ahead
         return {
             "localization": {
                 "share": self.share,
@@ -216,7 +218,8 @@ def _class_block(
             },
         }
     ends = [block["pointing"]["differences"].get(k, {}).get("low") for k in BASELINES]
-    block["ahead_of_all"] = all(low is not None and low > 0 for low in ends)
+    ahead = all(low is not None and low > 0 for low in ends)
+    block["ahead_of_all"] = None if drawn is None else ahead
     return block
 
 

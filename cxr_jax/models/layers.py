@@ -166,7 +166,8 @@ def draw_kernels(module: nnx.Module, key: jax.Array, start: Start = HE_NORMAL) -
         values = jax.lax.slice_in_dim(draws, begin, begin + size).reshape(shape)
         fan_in = math.prod(shape[:-1])
         fan_out = math.prod(shape[:-2]) * (1 if conv.depthwise else shape[-1])
-        conv.kernel.set_value(values * math.sqrt(start.variance(fan_in, fan_out)))
+        values *= math.sqrt(start.variance(fan_in, fan_out))
+        conv.kernel.set_value(values.astype(conv.kernel[...].dtype))
         begin += size
 
 
@@ -189,7 +190,7 @@ class Moments:
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         axes = tuple(range(x.ndim - 1))
         mean = jnp.mean(x, axes)
-        # One pass over x instead of two; rounding may leave it slightly negative.
+        # One pass over x instead of two. Its error is that of mean²: it may be negative.
         var = jnp.mean(jnp.square(x), axes) - jnp.square(mean)
         return cls(mean, jnp.maximum(var, 0.0))
 
@@ -268,8 +269,9 @@ class BatchNorm(nnx.Module):
         past, now = self.momentum, 1.0 - self.momentum
         # Not `mean[...] = …`, which asks tracers for their sharding: what they answer, a
         # message on all operations so far, was two thirds of tracing DenseNet-121.
-        self.mean.set_value(past * self.mean[...] + now * moments.mean)
-        self.var.set_value(past * self.var[...] + now * moments.var)
+        for kept, seen in ((self.mean, moments.mean), (self.var, moments.var)):
+            value = kept[...]
+            kept.set_value((past * value + now * seen).astype(value.dtype))
 
 
 @jax.named_scope("max pooling")

@@ -16,8 +16,9 @@ from cxr_jax.passes import Passes
 from cxr_jax.samples import Samples, read_samples
 from cxr_jax.sheet import Sheet
 
-# The part that a page is about: the first of these that was evaluated.
-HEADLINE_PARTS = ("test", "val", "train")
+# The part that a page is about is the first of these that was evaluated; those that the
+# config names come behind the test part, since validation is judged whoever asks.
+HEADLINE, OTHERS = "test", ("val", "train")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +59,12 @@ class Evidence:
     def main(self) -> Mapping[str, Any]:
         """The result the page is about."""
         return next(iter(self.results.values()))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether thresholds are known, or what a score means as a probability."""
+        platt = self.main.get("calibration", {}).get("platt")
+        return bool(platt or self.main.get("operating_points"))
 
     @property
     def judging(self) -> Mapping[str, Any]:
@@ -125,9 +132,13 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         raise DataError(
             f"{workdir} holds no evaluation/SPLIT/result.json; run --mode=evaluate first"
         )
-    order = [n for n in HEADLINE_PARTS if n in found]
-    order += [n for n in found if n not in order]
     config = _read_json(workdir / "config.json")
+    named = [
+        part.replace("/", "-") for part in config.get("eval", {}).get("splits", ())
+    ]
+    order = [
+        n for n in dict.fromkeys((HEADLINE, *named, *OTHERS, *found)) if n in found
+    ]
     return Evidence(
         config=config,
         passport=_read_json(workdir / "split.json"),

@@ -23,6 +23,9 @@ BLUE, ORANGE = "#1d6996", "#cc6d1e"
 WIDTH = 9.4  # inches; the page's column
 
 _STYLE = {
+    # A user's own would lay figures out again, over the words below.
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "font.size": 8,
     "font.family": "DejaVu Sans",
     "text.color": INK,

@@ -47,14 +47,18 @@ def _words(block: Mapping[str, Any], evidence: Evidence) -> str:
     kind = KINDS.get(task.get("maps") or "cam", "map")
     ahead, known = block["ahead_of_all"]["classes"], block["ahead_of_all"]["of"]
     listed = f" ({', '.join(map(tables.words, ahead))})" if ahead else ""
+    better = (
+        f"{len(ahead or ())} of {len(known)} boxed classes{listed} point better than"
+    )
+    rule = " Better means that the interval of the difference excludes 0."
+    if ahead is None:
+        better, rule = "There is no interval to say which classes point better than", ""
     return (
         f"The pointing game: does the peak of a class's {kind} lie in a reference box of"
-        f" that class? {len(ahead)} of {len(known)} boxed classes{listed} point better"
-        " than all three kinds of chance: the share of the film that the boxes cover, the"
-        " mean place of the class on the validation part, and the same map of a network"
-        " with random weights. Better means that the interval of the difference excludes"
-        f" 0. {block['films']:,} of {block['n']:,} films have a box; a film counts"
-        " whatever its score."
+        f" that class? {better} all three kinds of chance: the share of the film that the"
+        " boxes cover, the mean place of the class on the validation part, and the same"
+        f" map of a network with random weights.{rule} {block['films']:,} of"
+        f" {block['n']:,} films have a box; a film counts whatever its score."
     )
 
 
@@ -132,13 +136,16 @@ def _difference_table(
             tables.interval(differences[k]) if k in differences else "unknown"
             for k in NAMES
         ]
-        ahead = "yes" if found["ahead_of_all"] else "no"
+        ahead = {True: "yes", False: "no", None: "unknown"}[found["ahead_of_all"]]
         rows.append([tables.words(name), *cells, ahead])
     headers = ["Class", *(f"less\n{name}" for name in NAMES.values()), "Ahead\nof all"]
-    caption = (
-        "Peak in box, less what chance reaches; 95% intervals in brackets,"
-        f" {block['resamples']:,} resamples, resampling unit: {block['resampling_unit']}."
-    )
+    caption = "Peak in box, less what chance reaches; no intervals were asked for."
+    if block["resamples"]:
+        caption = (
+            "Peak in box, less what chance reaches; 95% intervals in brackets,"
+            f" {block['resamples']:,} resamples, resampling unit:"
+            f" {block['resampling_unit']}."
+        )
     return html.table(headers, rows, caption=caption)
 
 

@@ -21,7 +21,7 @@ def section(evidence: Evidence) -> str:
     """Thresholds, what they do, and what a probability means; "" where unknown."""
     points = evidence.main.get("operating_points") or {}
     platt = evidence.main.get("calibration", {}).get("platt") or {}
-    if not points and not platt:
+    if not evidence.calibrated:
         return ""
     return html.section(
         "Operating points and probabilities",

@@ -263,6 +263,56 @@ def test_batch_norm_trains_on_the_batch_and_reads_the_running_average():
     np.testing.assert_array_equal(known, training(x))
 
 
+@pytest.mark.parametrize(("training", "far"), [(False, 100), (True, 10)])
+def test_batch_norm_far_from_zero_equals_float64(training, far):
+    """Means of so many standard deviations: known moments, and those of one pass."""
+    spread = jax.random.normal(jax.random.key(0), (8, 6, 6, 4))
+    x = 0.3 * (far + spread)
+    weights = jax.random.normal(jax.random.key(1), spread.shape)
+    norm = BatchNorm(4)
+    norm.scale.set_value(jnp.array([0.5, 1.0, 2.0, 3.0]))
+    norm.bias.set_value(jnp.arange(4.0))
+    norm.mean.set_value(jnp.full(4, 0.3 * far))
+    norm.var.set_value(jnp.full(4, 0.09))
+    static, params, rest = nnx.split(norm, nnx.Param, ...)
+
+    def loss(params, x):
+        model = nnx.merge(static, params, rest, copy=True)
+        y = nnx.view(model, use_running_average=not training)(x)
+        return (y * weights).sum(), y
+
+    (_, y), grads = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+    x, weights, scale = (
+        np.asarray(a, np.float64) for a in (x, weights, norm.scale[...])
+    )
+    axes = (0, 1, 2)
+    mean, var = np.full(4, np.float32(0.3 * far)), np.full(4, np.float32(0.09))
+    if training:
+        mean, var = x.mean(axes), x.var(axes)
+    normal = (x - mean) / np.sqrt(var + norm.epsilon)
+    close = {"rtol": 2e-3, "atol": 2e-3}
+    np.testing.assert_allclose(y, normal * scale + np.arange(4), **close)
+    np.testing.assert_allclose(
+        grads[0]["scale"][...], (weights * normal).sum(axes), rtol=2e-3, atol=0.02
+    )
+    np.testing.assert_allclose(grads[0]["bias"][...], weights.sum(axes), rtol=1e-4)
+    inner = weights
+    if training:  # Ioffe and Szegedy, ICML 2015, section 3.
+        through = normal * (weights * normal).mean(axes)
+        inner = weights - weights.mean(axes) - through
+    wanted = inner * scale / np.sqrt(var + norm.epsilon)
+    np.testing.assert_allclose(grads[1], wanted, rtol=2e-3, atol=2e-2)
+
+
+def test_statistics_keep_their_type():
+    """float64 activations over float32 parameters, as in an experiment on exactness."""
+    with jax.enable_x64(True):
+        norm = BatchNorm(2)
+        norm.set_view(use_running_average=False)
+        norm(jnp.ones((3, 2), jnp.float64))
+        assert norm.mean[...].dtype == norm.var[...].dtype == jnp.float32
+
+
 def test_no_variable_is_written_in_part_while_a_network_is_traced(monkeypatch):
     """To write ``variable[...]`` asks for shardings, which tracers answer at length."""
     written = []

@@ -61,7 +61,7 @@ def test_what_lies_behind_a_tap_is_not_built():
         backbone(efficientnet.efficientnet_b3, until="block1a_expand")
 
 
-# As Keras' summaries of the networks without their tops say; the long tests compare.
+# As Keras' summaries of the networks without their tops say; the long test compares B3.
 @pytest.mark.parametrize(
     ("name", "count"), [("b1", 6_575_239), ("b2", 7_768_569), ("b3", 10_783_535)]
 )

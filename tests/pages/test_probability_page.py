@@ -92,8 +92,12 @@ def test_the_section_names_weights_and_part(results):
 
 def test_the_head_of_a_report_points_to_it_and_it_is_drawn_once(results, monkeypatch):
     drawn = []
-    monkeypatch.setattr(probabilities, "section", lambda e: drawn.append(e) or "")
-    text = " ".join(text_of(report.render(evidence(results["test"]))).split())
+    known = evidence(results["test"])
+    body = probabilities.section(known)
+    monkeypatch.setattr(probabilities, "section", lambda e: drawn.append(e) or body)
+    page = report.render(known)
+    assert page.count(body) == 1
+    text = " ".join(text_of(page).split())
     assert "what they mean as probabilities is a section of its own, below." in text
     assert len(drawn) == 1
 
