@@ -68,7 +68,7 @@ def test_the_phantom_recipe_reaches_its_figure(tmp_path, train):
 def test_oversampled_pneumonia_comes_out_at_natural_prevalence(tmp_path, train):
     """Trained at one half positive; calibrated on validation, judged on the test part.
 
-    A quarter of the recipe tells: its figure is in ``benchmarks/RESULTS.md``.
+    A quarter of the recipe tells; what all of it reaches is in ``benchmarks/RESULTS.md``.
     """
     spec, quarter = "chexnet.py:pneumonia,phantom", "phases.0.epochs=1.125"
     result, _ = train(spec, tmp_path / "run", quarter)
