@@ -59,6 +59,10 @@ def load(source: str | os.PathLike, *, batch_size: int = 4) -> Predictor:
     path = epath.Path(source).expanduser()
     if path.is_file():
         return _from_file(pathlib.Path(path), batch_size)
+    if not path.exists():
+        raise ConfigError(
+            f"{source} does not exist; give the workdir of a run, or a file of weights"
+        )
     if not (path / workdir.CONFIG).exists():
         raise ConfigError(
             f"{source}: give the workdir of a run; it holds {workdir.CONFIG}, or a file of"

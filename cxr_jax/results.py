@@ -13,6 +13,7 @@ from cxr_jax import (
     box_samples,
     evaluate,
     passes,
+    progress,
     sampled,
     samples,
     sharding,
@@ -81,6 +82,9 @@ def evaluate_run(run: Run, prepared: "PartReader | None" = None) -> dict[str, Re
         if sharding.gather(np.array([stands]))[0]:
             results[part] = old
             continue
+        if old:
+            changed = ", ".join(k for k, v in key.items() if old.get(k) != v)
+            progress.say(f"{part}: evaluated again, other than before: {changed}")
         table = predict(state, part)
         frozen = results.get(FROZEN_ON, {}).get("frozen")
         if part == FROZEN_ON:

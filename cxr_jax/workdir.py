@@ -70,6 +70,10 @@ def begun(workdir: epath.PathLike) -> None:
     Raises:
         ConfigError: there is no checkpoint.
     """
+    if not epath.Path(workdir).expanduser().exists():
+        raise ConfigError(
+            f"--workdir={workdir} does not exist; give the folder of a run that was trained"
+        )
     if not has_checkpoint(workdir):
         raise ConfigError(
             f"--workdir={workdir} holds no best checkpoint; train first (--mode=train)"

@@ -89,11 +89,15 @@ def _signals_held() -> Iterator[None]:
         number: signal.signal(number, lambda sent, _: asked.append(sent))
         for number in (SIGNALS if main else ())
     }
+    # Whoever watches is woken by a signal to any thread, and may end the process at once.
+    watched = signal.set_wakeup_fd(-1) if main else -1
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:
+            signal.set_wakeup_fd(watched, warn_on_full_buffer=False)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for number in asked[:1]:

@@ -204,7 +204,7 @@ def test_a_workdir_with_nothing_to_evaluate_or_report(command, toy, tmp_path):
 def test_nothing_is_built_for_a_workdir_that_is_not_there(command, tmp_path):
     argv = [f"--config={CHEXNET}:phantom", f"--workdir={tmp_path / 'mistyped'}"]
     argv += [f"--data_dir={tmp_path / 'data'}", "--mode=evaluate"]
-    refused(command(*argv), "mistyped holds no best checkpoint; train first")
+    refused(command(*argv), "mistyped does not exist; give the folder of a run")
     assert list(tmp_path.iterdir()) == []
 
 

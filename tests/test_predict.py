@@ -479,10 +479,12 @@ def test_a_film_is_refused_by_name(reader, films, code):
 
 
 def test_a_run_that_cannot_be_read(run, tmp_path):
-    with pytest.raises(ConfigError, match="give the workdir of a run"):
+    with pytest.raises(ConfigError, match="nothing does not exist; give the workdir"):
         cxr_jax.load(tmp_path / "nothing")
     empty = tmp_path / "empty"
     empty.mkdir()
+    with pytest.raises(ConfigError, match="empty: give the workdir of a run"):
+        cxr_jax.load(empty)
     shutil.copy(run / "config.json", empty)
     with pytest.raises(ConfigError, match="train first"):
         cxr_jax.load(empty)

@@ -208,6 +208,11 @@ def test_the_headline_is_the_test_part_with_interval_and_list(phantom):
         "patient_disjoint",
     ):
         assert word in page.text
+    told = " ".join(report.table_1(phantom[0]).split())
+    assert (
+        "Mean of the list: over 2 of 4 classes, without Pleural Thickening, Hernia."
+        in told
+    )
 
 
 def test_the_words_that_stand_on_every_output(phantom, real):

@@ -79,13 +79,17 @@ def test_a_reader_file_is_brought_to_a_trained_run(
         evaluate(*asked)
 
 
-def test_validation_has_intervals_only_where_it_is_named(evaluate, tmp_path):
+def test_validation_has_intervals_only_where_it_is_named(evaluate, tmp_path, capsys):
     """What is frozen on it does not depend on that; a gallery of before goes."""
     val, test = (tmp_path / f"run/evaluation/{p}/samples.npz" for p in ("val", "test"))
     asked = ["eval.resamples=50", "eval.samples=3"]
     named = evaluate("eval.splits=('val','test')", *asked)
     assert val.exists() and test.exists()
+    assert "again" not in capsys.readouterr().err
     alone = evaluate(*asked)
+    told = capsys.readouterr().err
+    assert "val: evaluated again, other than before: settings, named" in told
+    assert "test: evaluated again, other than before: settings\n" in told
     assert test.exists() and not val.exists()
     figures, ends = ("value", "classes", "left_out"), ("low", "high", "resamples")
     for part in ("val", "test"):

@@ -120,8 +120,8 @@ def names_of(parts: Sequence[Part], metric: str) -> list[str]:
 
 
 def remarks(parts: Sequence[Part]) -> list[str]:
-    """What must be said beside the columns: what leaks, what is not subtracted."""
-    said = []
+    """What must be said beside the columns: what means leave out, what leaks."""
+    said = [*_left_out(parts)]
     for part in parts:
         notes = [n for n in part.result["notes"] if n.startswith("Leakage into")]
         if part.scheme in LEAKING:
@@ -149,6 +149,16 @@ def remarks(parts: Sequence[Part]) -> list[str]:
             " interval: the run's own mean is of other classes."
         )
     return said
+
+
+def _left_out(parts: Sequence[Part]) -> list[str]:
+    metric = metrics_of(parts)[0]
+    listed, names = list_of(parts, metric), names_of(parts, metric)
+    rest = [tables.words(name) for name in names if name not in listed]
+    if not rest:
+        return []
+    mean = f"{tables.MEAN}: over {len(listed)} of {len(names)} classes"
+    return [f"{mean}, without {', '.join(rest)}."]
 
 
 def same_films(part: Part, other: Part) -> bool:

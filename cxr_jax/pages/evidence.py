@@ -16,9 +16,9 @@ from cxr_jax.passes import Passes
 from cxr_jax.samples import Samples, read_samples
 from cxr_jax.sheet import Sheet
 
-# The part that a page is about is the first of these that was evaluated; those that the
-# config names come behind the test part, since validation is judged whoever asks.
-HEADLINE, OTHERS = "test", ("val", "train")
+# The part that a page is about is the first of these that was evaluated, of those that the
+# config names if it names any: others are of an earlier time, or judged whoever asks.
+HEADLINE_PARTS = ("test", "val", "train")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,6 +124,8 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         DataError: nothing was evaluated yet, or a file is not JSON.
     """
     workdir = epath.Path(workdir)
+    if not workdir.exists():
+        raise DataError(f"{workdir} does not exist; give the folder of a run")
     folder = workdir / "evaluation"
     folders = sorted(folder.iterdir()) if folder.exists() else []
     found = {f.name: _read_json(f / "result.json") for f in folders}
@@ -133,12 +135,9 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
             f"{workdir} holds no evaluation/SPLIT/result.json; run --mode=evaluate first"
         )
     config = _read_json(workdir / "config.json")
-    named = [
-        part.replace("/", "-") for part in config.get("eval", {}).get("splits", ())
-    ]
-    order = [
-        n for n in dict.fromkeys((HEADLINE, *named, *OTHERS, *found)) if n in found
-    ]
+    asked = config.get("eval", {}).get("splits", ())
+    named = sorted((part.replace("/", "-") for part in asked), key=_is_no_test)
+    order = [n for n in dict.fromkeys((*named, *HEADLINE_PARTS, *found)) if n in found]
     return Evidence(
         config=config,
         passport=_read_json(workdir / "split.json"),
@@ -154,6 +153,10 @@ def read_evidence(workdir: epath.PathLike) -> Evidence:
         labels=_read_json(workdir / "labels.json"),
         sheet=sheet.read(workdir),
     )
+
+
+def _is_no_test(part: str) -> bool:
+    return part != HEADLINE_PARTS[0]
 
 
 def _read_boxes(

@@ -1,5 +1,6 @@
 """Processes that share the work: when signals reach who starts them."""
 
+import os
 import signal
 import threading
 
@@ -39,3 +40,29 @@ def test_a_signal_to_a_thread_of_a_library_waits_too(handled):
         thread.join()
         assert not handled
     assert handled == [signal.SIGTERM]
+
+
+def test_who_watches_is_woken_when_they_are_started(handled):
+    """By the pipe that tells at once of a signal, whichever thread it reached."""
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    before = signal.set_wakeup_fd(writer)
+
+    def take():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    try:
+        with workers._signals_held():
+            thread = threading.Thread(target=take)
+            thread.start()
+            thread.join()
+            with pytest.raises(BlockingIOError):
+                os.read(reader, 1)
+        assert os.read(reader, 8) == bytes([signal.SIGTERM])
+        assert handled == [signal.SIGTERM]
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)

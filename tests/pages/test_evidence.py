@@ -12,12 +12,13 @@ from cxr_jax.pages.evidence import read_evidence
     [
         (["test"], "test val train official-test"),
         (["train", "test"], "test train val official-test"),
-        (["official/test"], "test official-test val train"),
+        (["official/test"], "official-test test val train"),
+        (["val"], "val test train official-test"),
         ([], "test val train official-test"),
     ],
 )
 @pytest.mark.parametrize("tested", [True, False])
-def test_the_test_part_comes_first_and_then_what_the_config_names(
+def test_what_the_config_names_comes_first_and_of_it_the_test_part(
     tmp_path, splits, wanted, tested
 ):
     config = {"eval": {"splits": splits}} if splits else {}
