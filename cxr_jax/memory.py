@@ -11,9 +11,10 @@ def keep_freed_memory() -> bool:
     """Lets this process keep freed memory; to be called before other threads start.
 
     On CPU a step takes a hundred megabytes and more for what it computes in between, and
-    gives them back at its end; elsewhere films and checkpoints pass through it. glibc returns so large pieces to the system, which clears
-    each page again at the next step (``benchmarks/kept_memory.py``). Numbers are the same;
-    the process stays at least as large as it was at its largest.
+    gives them back at its end; elsewhere films and checkpoints pass through it. glibc
+    returns so large pieces to the system, which clears each page again when it is next
+    asked (``benchmarks/kept_memory.py``). Numbers are the same; the process stays at least
+    as large as it was at its largest.
 
     Returns:
         Whether the C library has these switches; others than glibc keep their ways.
