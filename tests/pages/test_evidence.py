@@ -14,6 +14,7 @@ from cxr_jax.pages.evidence import read_evidence
         (["train", "test"], "test train val official-test"),
         (["official/test"], "official-test test val train"),
         (["val"], "val test train official-test"),
+        (["val", "test"], "test val train official-test"),
         ([], "test val train official-test"),
     ],
 )
